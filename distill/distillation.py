@@ -1,0 +1,163 @@
+"""Distillation: a student learns from ground truth and from a teacher's trajectory at once.
+
+Equations and weights: docs/distillation.md. Several iterations are unrolled and each is supervised; the picture handed
+to the next iteration is detached, so the first iteration is never made worse to flatter the second.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..runtime.quality import PSNR_AT_ONE, PSNR_AT_ZERO
+from ..runtime.routing import Routing
+from .data import Batch
+from .metrics import psnr
+from .recipe import Frozen
+from .student import Student
+from .teachers.sipl import SIPLPromptIR
+from .training import Objective
+
+
+# L1 below which a picture counts as nearly perfect (2.5 of 255).
+FLOOR = 0.01
+
+
+class Weights(Frozen):
+    """Weights of the losses beside the distance to the ground truth, whose weight is 1."""
+
+    teacher: float = Field(0.3, ge=0, description="distance to the teacher's picture of the same iteration")
+    tokens: float = Field(0.005, ge=0, description="distance of the tokens from the teacher's")
+    routing: float = Field(0.003, ge=0, description="cross-entropy of the degradation logits, and granularity")
+    quality: float = Field(0.03, ge=0, description="error of predicted quality, and of its change over an iteration")
+    teacher_share: float = Field(0.25, ge=0, le=1, description="share of a batch that the teacher restores too")
+    third: float = Field(0.2, ge=0, le=1, description="share of steps that unroll a third iteration")
+
+
+def balanced_l1(restored: Tensor, target: Tensor) -> Tensor:
+    """Mean over pictures of log(1 + L1 / ε) · ε: every degradation pulls alike, though haze errs ten times as far as noise."""
+    errors = (restored - target).abs().mean((1, 2, 3))
+    return FLOOR * torch.log1p(errors / FLOOR).mean()
+
+
+def quality_of(picture: Tensor, clean: Tensor) -> Tensor:
+    """Target of the quality heads, (B, 1) in [0, 1]: PSNR mapped linearly (`runtime.quality`)."""
+    return ((psnr(picture, clean) - PSNR_AT_ZERO) / (PSNR_AT_ONE - PSNR_AT_ZERO)).clamp(0, 1)[:, None]
+
+
+def route_batch(routing: Routing, granularity: Tensor, belief: Tensor) -> Tensor:
+    """`runtime.routing.route` over a batch: granularity (B,), leaf probabilities (B, leaves) → gates (B, experts)."""
+    confidence = torch.sigmoid((routing.threshold - granularity) / routing.softness)[:, None]
+    parents, start = [], 0
+    for leaves in routing.tree.values():
+        parents.append(belief[:, start : start + len(leaves)].amax(1, keepdim=True))
+        start += len(leaves)
+    gates = torch.cat([(1 - confidence) * torch.cat(parents, 1), confidence * belief], 1)
+    kept = torch.zeros_like(gates).scatter(1, gates.topk(routing.top, 1).indices, 1.0)
+    return gates * kept
+
+
+class DistillationObjective(Objective):
+    """All losses of a student; `teacher` may be None (ground truth alone)."""
+
+    def __init__(self, student: Student, teacher: SIPLPromptIR | None, weights: Weights, routing: Routing) -> None:
+        super().__init__()
+        self.model: Student = student
+        self.weights, self.routing = weights, routing
+        # In a tuple, so that the frozen teacher is no part of what is trained, averaged or saved.
+        self._teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        self._token_side = math.isqrt(student.config.tokens)
+        self.project: nn.Linear | None = None
+        if teacher is not None:
+            width = teacher.get_parameter("privileged_dictionary3").shape[1]
+            self.project = nn.Linear(student.config.token_width, width)
+
+    @torch.no_grad()
+    def _trajectory(self, degraded: Tensor, rounds: int) -> list[tuple[Tensor, Tensor]]:
+        """The teacher's restorations, each with the tokens of the picture it started from."""
+        (teacher,) = self._teacher
+        teacher.to(degraded.device)
+        rows: list[tuple[Tensor, Tensor]] = []
+        features, privileged = teacher.encode(degraded), None
+        for _ in range(rounds):
+            source = features if privileged is None else privileged
+            # The teacher's dictionary is a square map; pooled to as many entries as the student has.
+            tokens = F.adaptive_avg_pool2d(teacher.tokens(0, len(degraded), source), self._token_side)
+            tokens = tokens.flatten(2).transpose(1, 2)
+            restored = teacher(degraded, privileged).float().clamp(0, 1)
+            rows.append((restored, tokens))
+            privileged = teacher.encode(restored)
+        return rows
+
+    def _gates(self, assessment: Tensor, presence: Tensor) -> Tensor:
+        """Half of the samples are routed by the truth, half by the student's own (detached) assessment."""
+        assessment = assessment.detach().float()
+        own = route_batch(self.routing, assessment[:, 1], assessment[:, 2:].sigmoid())
+        doubt = torch.rand(len(presence), device=presence.device) * 6 - 3
+        true = route_batch(self.routing, self.routing.threshold + self.routing.softness * doubt, presence)
+        coin = torch.rand(len(presence), 1, device=presence.device) < 0.5
+        gates = torch.where(coin, own, true)
+        return gates.repeat_interleave(self.model.config.rank, 1)[..., None, None]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        student, w, clean = self.model, self.weights, batch.clean
+        rounds = 3 if torch.rand(()) < w.third else 2
+        taught = round(len(clean) * w.teacher_share) if self._teacher else 0
+        trajectory = self._trajectory(batch.degraded[:taught], rounds) if taught else []
+        present = (batch.severities > 0).float()
+        zero = clean.new_zeros(())
+        parts = {name: zero for name in ("image", "teacher", "tokens", "routing", "quality")}
+        figures: dict[str, Tensor] = {}
+
+        current = batch.degraded
+        original = estimate = student.encode(current)
+        input_error = (current - clean).square().mean((1, 2, 3))
+        quality_now = quality_of(current, clean)
+        figures["psnr_0"] = psnr(current, clean).mean()
+        for t in range(rounds):
+            assessment = estimate.assessment.float()
+            # What is still wrong: presence times the root of the share of the squared error that is left.
+            error = (current - clean).square().mean((1, 2, 3))
+            left = (error / input_error.clamp_min(1e-6)).clamp(0, 1).sqrt()[:, None]
+            remaining = present * left
+            parts["routing"] = parts["routing"] + self._routing_loss(assessment, remaining)
+            restored, predicted = student.refine(current, original, estimate, self._gates(assessment, remaining))
+            restored, predicted = restored.float(), predicted.float()
+            parts["image"] = parts["image"] + balanced_l1(restored, clean)
+            if taught:
+                picture, tokens = trajectory[t]
+                parts["teacher"] = parts["teacher"] + balanced_l1(restored[:taught], picture)
+                parts["tokens"] = parts["tokens"] + self._token_loss(estimate.tokens[:taught], tokens)
+            result = restored.detach().clamp(0, 1)
+            quality_next = quality_of(result, clean)
+            own = torch.sigmoid(assessment[:, :1])
+            change = (predicted - own.detach()) - (quality_next - quality_now)
+            parts["quality"] = parts["quality"] + (
+                (own - quality_now).abs() + (predicted - quality_next).abs() + change.abs()
+            ).mean()
+            figures[f"psnr_{t + 1}"] = psnr(result, clean).mean()
+            current, quality_now = result, quality_next
+            if t + 1 < rounds:
+                estimate = student.encode(current)
+        parts = {name: value / rounds for name, value in parts.items()}
+        loss = parts["image"] + sum(getattr(w, name) * value for name, value in parts.items() if name != "image")
+        return {"loss": loss, **parts, **figures}
+
+    @staticmethod
+    def _routing_loss(assessment: Tensor, remaining: Tensor) -> Tensor:
+        """Cross-entropy of the leaves, and UniRestorer's granularity loss ‖p − y‖² / (2 e^g) + g / 2."""
+        logits, granularity = assessment[:, 2:], assessment[:, 1]
+        error = (logits.detach().sigmoid() - remaining).square().mean(1)
+        spread = 0.5 * (error * torch.exp(-granularity) + granularity)
+        return F.binary_cross_entropy_with_logits(logits, remaining) + 0.1 * spread.mean()
+
+    def _token_loss(self, tokens: Tensor, target: Tensor) -> Tensor:
+        """Smooth L1 between the projected tokens and the teacher's, both normalised over channels."""
+        assert self.project is not None
+        projected = self.project(tokens).float()
+        goal = F.layer_norm(target.float(), target.shape[-1:])
+        return F.smooth_l1_loss(F.layer_norm(projected, projected.shape[-1:]), goal)

@@ -1,0 +1,73 @@
+"""The student's two methods as they are exported: flat tensors in and out, fixed tile, results clipped."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .student import Student
+
+
+class EncodeMethod(nn.Module):
+    """image → feature1, feature2, feature3, tokens, assessment."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.encoder = student.encoder
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        features, tokens, assessment = self.encoder(image)
+        return (*features, tokens, assessment)
+
+
+class RefineMethod(nn.Module):
+    """current, original1…3, estimate2…3, tokens, gates → restored in [0, 1], quality."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.refiner = student.refiner
+
+    def forward(
+        self,
+        current: Tensor,
+        original1: Tensor,
+        original2: Tensor,
+        original3: Tensor,
+        estimate2: Tensor,
+        estimate3: Tensor,
+        tokens: Tensor,
+        gates: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        restored, quality = self.refiner(
+            current, (original1, original2, original3), (estimate2, estimate3), tokens, gates
+        )
+        return torch.clamp(restored, 0.0, 1.0), quality
+
+
+def methods(student: Student) -> dict[str, nn.Module]:
+    """Both methods of a student in evaluation mode, by name."""
+    return {"encode": EncodeMethod(student).eval(), "refine": RefineMethod(student).eval()}
+
+
+@torch.no_grad()
+def example_inputs(student: Student, tile: int) -> dict[str, tuple[Tensor, ...]]:
+    """Inputs of the right shapes for tracing both methods."""
+    image = torch.rand(1, 3, tile, tile, generator=torch.Generator().manual_seed(0))
+    *features, tokens, _ = EncodeMethod(student.eval())(image)
+    # Copies: torch.export takes two inputs that are one tensor for one input.
+    estimate = [f.clone() for f in features[1:]]
+    gates = torch.ones(1, len(student.config.experts) * student.config.rank, 1, 1)
+    return {"encode": (image,), "refine": (image, *features, *estimate, tokens, gates)}
+
+
+def multiply_adds(student: Student, side: int = 256) -> dict[str, int]:
+    """Multiply-adds of both methods at `side`², attention products counted."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counts: dict[str, int] = {}
+    inputs = example_inputs(student, side)
+    for name, module in methods(student).items():
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(*inputs[name])
+        counts[name] = counter.get_total_flops() // 2
+    return counts

@@ -1,0 +1,1 @@
+"""Teachers: full-size iterative restorers that students are distilled from."""

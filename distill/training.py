@@ -1,0 +1,157 @@
+"""One training loop for teachers and students: Lightning Fabric, EMA, cosine schedule, checkpoints, a time limit.
+
+An objective is a module whose `forward(batch)` returns named losses (`loss` is minimised, the rest is logged) and whose
+`model` is what is being trained. A run is a folder: `checkpoint.pt` (everything a resumed run needs), `log.jsonl`, and,
+once finished, `weights.safetensors` (the averaged weights).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from .data import Batch, DegradedPatches, list_pictures
+from .recipe import Schedule
+
+
+class Objective(nn.Module):
+    """What is trained and how it is judged."""
+
+    model: nn.Module
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar losses of a batch; `loss` is the one to minimise."""
+        raise NotImplementedError
+
+
+Progress = Callable[[dict[str, float]], None]
+
+
+def supports_bf16() -> bool:
+    """Whether bfloat16 is computed natively here, so that mixed precision is a gain."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.backends.cpu.get_cpu_capability() == "AVX512") and _cpu_flag("avx512_bf16")
+
+
+def _cpu_flag(name: str) -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and name in cpuinfo.read_text()
+
+
+def train(objective: Objective, schedule: Schedule, photos: Path, out: Path, progress: Progress) -> Path:
+    """Train `objective.model`; returns the path of its averaged weights (safetensors).
+
+    Resumes from `out/checkpoint.pt` when there is one. Ends after `schedule.steps`, or so that all sessions together
+    took `schedule.minutes`; the learning rate falls to zero towards whichever comes first.
+    """
+    weights = out / "weights.safetensors"
+    if weights.exists():
+        return weights
+    out.mkdir(parents=True, exist_ok=True)
+    fabric = Fabric(accelerator="auto", devices=schedule.devices, precision="bf16-mixed" if supports_bf16() else "32-true")
+    fabric.launch()
+    fabric.seed_everything(schedule.seed, verbose=False)
+    model = objective.model
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(
+        objective.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
+    )
+    wrapped, optimizer = fabric.setup(objective, optimizer)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema))
+
+    step, elapsed = 0, 0.0
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():
+        state: dict[str, Any] = torch.load(checkpoint, map_location=fabric.device, weights_only=True)
+        objective.load_state_dict(state["objective"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, elapsed = state["step"], state["elapsed"]
+
+    def save() -> None:
+        state = {
+            "objective": objective.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "elapsed": elapsed,
+        }
+        if fabric.is_global_zero:
+            _replace(checkpoint, lambda path: torch.save(state, path))
+
+    batch_size = schedule.batch * fabric.world_size
+    patches = DegradedPatches(
+        list_pictures(photos), schedule.patch, schedule.steps * batch_size, schedule.seed, start=step * batch_size
+    )
+    loader = fabric.setup_dataloaders(
+        DataLoader(patches, schedule.batch, num_workers=schedule.workers, drop_last=True, shuffle=False)
+    )
+    limit = math.inf if schedule.minutes is None else schedule.minutes * 60
+    began, resumed_at = time.monotonic(), elapsed
+    saved = logged = began
+    sums: dict[str, list[float]] = {}
+    objective.train()
+    for batch in loader:
+        done = max(step / schedule.steps, elapsed / limit)
+        if done >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate * _warm_cosine(step, schedule.warmup, done)
+        torch.manual_seed(schedule.seed * 1_000_003 + step)  # a resumed run draws what it would have drawn
+        losses = wrapped(Batch(*batch))
+        fabric.backward(losses["loss"])
+        fabric.clip_gradients(wrapped, optimizer, max_norm=schedule.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update_parameters(model)
+        step += 1
+        now = time.monotonic()
+        elapsed = resumed_at + now - began
+        for name, value in losses.items():
+            sums.setdefault(name, []).append(float(value.detach()))
+        if now - logged > schedule.log_seconds:
+            done = max(step / schedule.steps, elapsed / limit)
+            row = {"step": step, "elapsed_s": round(elapsed, 1), "eta_s": round(elapsed / done - elapsed, 1)}
+            row |= {name: round(sum(values) / len(values), 5) for name, values in sums.items()}
+            if fabric.is_global_zero:
+                with (out / "log.jsonl").open("a") as log:
+                    log.write(json.dumps(row) + "\n")
+                progress(row)
+            logged, sums = now, {}
+        if now - saved > schedule.save_seconds:
+            save()
+            saved = time.monotonic()
+    save()
+    if fabric.is_global_zero:
+        averaged = {name: value.detach().cpu().contiguous() for name, value in average.module.state_dict().items()}
+        _replace(weights, lambda path: save_file(averaged, path))
+    return weights
+
+
+def _warm_cosine(step: int, warmup: int, done: float) -> float:
+    return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside `path` and rename, so that a kill leaves the old file or the new one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

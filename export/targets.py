@@ -1,0 +1,99 @@
+"""The table of programs: what writes each, what executes it here, how far it may be from the full-precision student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..distill.methods import methods
+from ..runtime.backends import Session, load_session
+from ..runtime.backends.base import Encoded
+from ..runtime.errors import BackendError, InputError
+from .context import Context, versions
+
+
+@dataclass(frozen=True)
+class Target:
+    """One program. `module` and `writer` name the function that writes it, imported when used."""
+
+    name: str
+    module: str
+    writer: str
+    backend: str | None
+    least_psnr: float
+
+    @property
+    def kind(self) -> str:
+        return self.name.rpartition("-")[0]
+
+    @property
+    def precision(self) -> str:
+        return self.name.rpartition("-")[2]
+
+    def _module(self) -> Any:
+        return import_module(f".{self.module}", __package__)
+
+    def write(self, context: Context, folder: Path) -> None:
+        """Write the program's files into `folder`."""
+        write: Callable[[Context, Path], None] = getattr(self._module(), self.writer)
+        write(context, folder)
+
+    def made_with(self) -> dict[str, str]:
+        """Versions of the libraries that make it."""
+        return versions(*self._module().MADE_WITH)
+
+    def verify(self, context: Context, folder: Path) -> str:
+        """Load what was written, run it on real trajectories, compare; how it was verified. Raises BackendError."""
+        if self.backend is None:
+            checked: str = self._module().check(folder)
+            return checked
+        worst = _worst_psnr(context, load_session(self.backend, folder))
+        if worst < self.least_psnr:
+            raise BackendError(
+                f"{self.name}: restored pictures are {worst:.1f} dB from the full-precision student; "
+                f"expected at least {self.least_psnr:.0f} dB"
+            )
+        return f"executed by {self.backend}, restored pictures at least {worst:.1f} dB from the full-precision student"
+
+
+TARGETS: dict[str, Target] = {
+    t.name: t
+    for t in (
+        Target("onnx-fp32", "onnx", "write_fp32", "onnxruntime", 80.0),
+        Target("executorch-xnnpack-fp32", "executorch", "write_fp32", "executorch", 80.0),
+        Target("executorch-xnnpack-int8", "executorch", "write_int8", "executorch", 25.0),
+        Target("coreml-fp16", "coreml", "write_fp16", None, 0.0),
+        Target("tensorrt-int8", "tensorrt", "write_int8", "onnxruntime", 25.0),
+    )
+}
+
+
+def select(names: list[str] | None) -> list[Target]:
+    """The targets of the given names, all without any. Raises InputError."""
+    unknown = [name for name in names or () if name not in TARGETS]
+    if unknown:
+        raise InputError(f"unknown program {unknown[0]!r}; expected some of {', '.join(TARGETS)}")
+    return [TARGETS[name] for name in names or TARGETS]
+
+
+def _worst_psnr(context: Context, session: Session, count: int = 8) -> float:
+    """Smallest PSNR between the session's and the student's restored pictures, both methods run by the session."""
+    refine = methods(context.student)["refine"]
+    worst = np.inf
+    rows = context.samples["refine"]
+    for (image,), row in list(zip(context.samples["encode"], rows, strict=True))[:: max(1, len(rows) // count)]:
+        with torch.no_grad():
+            expected = refine(*row)[0].numpy()
+        # The estimate is encoded by the session itself, so that both methods and the boundary are tried.
+        estimate = session.encode(image.numpy())
+        original = Encoded(tuple(session.own(t.numpy()) for t in row[1:4]), estimate.tokens, 0.0, 0.0, ())
+        restored, _ = session.refine(row[0].numpy(), original, estimate, row[7].numpy())
+        error = float(np.mean((restored - expected) ** 2))
+        worst = min(worst, 100.0 if error < 1e-10 else -10 * np.log10(error))
+    return float(worst)

@@ -1,0 +1,22 @@
+"""The runtime: read a bundle, run its programs, restore pictures within a budget. Needs numpy, not torch."""
+
+from .bundle import Bundle
+from .controller import Policy, Stop
+from .errors import BackendError, BundleError, BurnishError, GateFailed, InputError
+from .pictures import Picture
+from .restorer import Restoration, Restorer, Step
+
+__all__ = [
+    "BackendError",
+    "Bundle",
+    "BundleError",
+    "BurnishError",
+    "GateFailed",
+    "InputError",
+    "Picture",
+    "Policy",
+    "Restoration",
+    "Restorer",
+    "Step",
+    "Stop",
+]

@@ -1,0 +1,53 @@
+"""Backends run programs. Each module here is named after the package it needs and has `load(folder, threads)`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..bundle import Bundle, Program
+from ..errors import BackendError, BundleError
+from .base import Encoded, Session
+
+__all__ = ["BACKENDS", "Encoded", "Session", "available", "choose", "load", "load_session"]
+
+# Name of the backend, its module here and the package it needs → the programs it runs, best first. The order is the
+# order `auto` tries: ONNX Runtime starts without torch.
+BACKENDS: dict[str, tuple[str, ...]] = {
+    "onnxruntime": ("onnx-fp32", "tensorrt-int8"),
+    "executorch": ("executorch-xnnpack-int8", "executorch-xnnpack-fp32"),
+}
+
+
+def available(name: str) -> bool:
+    """Whether the backend's package is installed; nothing is imported."""
+    return find_spec(name) is not None
+
+
+def choose(bundle: Bundle, backend: str = "auto", program: str | None = None) -> tuple[str, Program]:
+    """The backend and program to use. Raises BackendError or BundleError naming what is there."""
+    if backend != "auto" and backend not in BACKENDS:
+        raise BackendError(f"unknown backend {backend!r}; expected auto, {', '.join(BACKENDS)}")
+    there = {p.name: p for p in bundle.manifest.programs}
+    if program is not None:
+        bundle.program(program)
+    for name in BACKENDS if backend == "auto" else (backend,):
+        for candidate in BACKENDS[name]:
+            if candidate in there and program in (None, candidate) and available(name):
+                return name, there[candidate]
+    if backend != "auto" and not available(backend):
+        raise BackendError(f"backend {backend} is not installed here; pip install 'burnish[export]'")
+    wanted = program or "a program this machine can run"
+    raise BundleError(f"{bundle.path}: no backend for {wanted}; it has: {', '.join(there) or 'no programs'}")
+
+
+def load(bundle: Bundle, backend: str, program: Program, threads: int | None = None) -> Session:
+    """Check a program's files and load it."""
+    return load_session(backend, bundle.program_folder(program), threads)
+
+
+def load_session(backend: str, folder: Path, threads: int | None = None) -> Session:
+    """Load the program in `folder`. Raises BackendError."""
+    session: Session = import_module(f".{backend}", __name__).load(folder, threads)
+    return session

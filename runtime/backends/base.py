@@ -1,0 +1,49 @@
+"""What every backend offers: a session that runs the two methods of one program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+ENCODE_INPUTS = ("image",)
+ENCODE_OUTPUTS = ("feature1", "feature2", "feature3", "tokens", "assessment")
+REFINE_INPUTS = ("current", "original1", "original2", "original3", "estimate2", "estimate3", "tokens", "gates")
+REFINE_OUTPUTS = ("restored", "quality")
+
+
+class Encoded(NamedTuple):
+    """What `encode` says of a picture. Features and tokens are the backend's own tensors, opaque to callers."""
+
+    features: tuple[Any, ...]
+    tokens: Any
+    quality: float
+    granularity: float
+    logits: tuple[float, ...]
+
+    @classmethod
+    def of(cls, features: Sequence[Any], tokens: Any, assessment: Array) -> Encoded:
+        """Split an assessment (1, 2 + leaves) into quality in [0, 1], granularity and logits."""
+        values = np.asarray(assessment, np.float64).reshape(-1)
+        quality = float(1 / (1 + np.exp(-values[0])))
+        return cls(tuple(features), tokens, quality, float(values[1]), tuple(float(v) for v in values[2:]))
+
+
+class Session(Protocol):
+    """A loaded program."""
+
+    def own(self, array: Array) -> Any:
+        """A feature or token array as this session's own kind of tensor."""
+        ...
+
+    def encode(self, image: Array) -> Encoded:
+        """`image`: float32 (1, 3, tile, tile) in [0, 1]."""
+        ...
+
+    def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
+        """Restored (1, 3, tile, tile), not clipped, and its predicted quality in [0, 1]; `gates`: (1, E·rank, 1, 1)."""
+        ...

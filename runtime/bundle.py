@@ -1,0 +1,189 @@
+"""The bundle: a folder with a manifest, programs, weights and reports, read defensively.
+
+Sizes and hashes are checked, no path leaves the folder, nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import BundleError
+from .routing import Routing
+
+FORMAT = 1
+MANIFEST = "bundle.json"
+MAX_MANIFEST_BYTES = 1 << 20
+EMBEDDED = Path(__file__).parent / "embedded" / "default.bundle"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class File(_Entry):
+    """One file of a bundle: its path below the bundle, its size in bytes and its SHA-256."""
+
+    path: str
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        safe = parts and not path.startswith("/") and ".." not in parts and "\\" not in path and ":" not in path
+        if not safe or re.search(r"[\x00-\x1f]", path):
+            raise ValueError(f"path {path!r} leaves the bundle; expected a relative path without '..'")
+        return path
+
+
+class Calibration(_Entry):
+    """Maps a program's raw predicted quality q to slope·q + offset, fitted on dev photographs."""
+
+    slope: float = 1.0
+    offset: float = 0.0
+
+    def apply(self, quality: float) -> float:
+        """Calibrated quality, clipped to [0, 1]."""
+        return min(1.0, max(0.0, self.slope * quality + self.offset))
+
+
+class Program(_Entry):
+    """One exported artifact for one target and precision; what is in it and what made it."""
+
+    target: str
+    precision: str
+    files: tuple[File, ...]
+    made_with: dict[str, str] = Field(default_factory=dict, description="library → version")
+    verified: str = Field("", description="how the written artifact was executed and compared")
+    boundary_bytes: dict[str, int] = Field(default_factory=dict, description="bytes in and out, by method")
+    calibration: Calibration = Calibration()
+    speed: str = "unmeasured"
+
+    @property
+    def name(self) -> str:
+        """target-precision, also its folder's name."""
+        return f"{self.target}-{self.precision}"
+
+
+class StudentInfo(_Entry):
+    """Which student the programs are."""
+
+    size: str
+    config: dict[str, Any]
+    parameters: int
+    macs: dict[str, int] = Field(description="multiply-adds a method at 256²")
+    rank: int
+    estimate_features: tuple[int, ...] = Field((1, 2), description="which scales of the estimate refine takes")
+
+
+class Profile(_Entry):
+    """Measured milliseconds of one program on one class of device: mean and deviation of each method."""
+
+    device: str
+    program: str
+    encode_ms: tuple[float, float]
+    refine_ms: tuple[float, float]
+
+
+class Teacher(_Entry):
+    """Where knowledge came from and whether it may be shipped."""
+
+    name: str
+    licence: str
+    commercial_use: bool
+
+
+class Provenance(_Entry):
+    """What went into the weights."""
+
+    teachers: tuple[Teacher, ...] = ()
+    data: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+
+
+class Manifest(_Entry):
+    """bundle.json."""
+
+    format: int
+    student: StudentInfo
+    tile: int = Field(gt=0, multiple_of=8, le=4096)
+    routing: Routing
+    weights: File
+    programs: tuple[Program, ...]
+    profiles: tuple[Profile, ...] = ()
+    provenance: Provenance = Provenance()
+    licence: str
+
+
+class Bundle:
+    """An opened bundle: the manifest was checked, files are checked when they are asked for."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Read and check the manifest. Raises BundleError with what is wrong."""
+        file = path / MANIFEST
+        if not file.is_file():
+            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}; expected a folder `burnish export` wrote")
+        if file.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{file} has {file.stat().st_size} bytes; expected at most {MAX_MANIFEST_BYTES}")
+        try:
+            content = json.loads(file.read_bytes())
+            version = content.get("format") if isinstance(content, dict) else None
+            if version != FORMAT:
+                raise BundleError(f"{file} has format {version!r}; this burnish reads {FORMAT}: export it again")
+            return cls(path, Manifest.model_validate(content))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise BundleError(f"{file}: {place}: {first['msg']}") from None
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{file} is not valid JSON ({str(error)[:80]}); export the bundle again") from None
+
+    def program(self, name: str) -> Program:
+        """The program called `name` (target-precision). Raises BundleError listing what there is."""
+        for program in self.manifest.programs:
+            if program.name == name:
+                return program
+        there = ", ".join(p.name for p in self.manifest.programs) or "none"
+        raise BundleError(f"{self.path} has no program {name!r}; it has: {there}")
+
+    def file(self, entry: File) -> Path:
+        """The path of a file whose size and hash are as the manifest says. Raises BundleError."""
+        path = self.path / entry.path
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise BundleError(f"{path} leads out of the bundle; refuse it")
+        if not path.is_file():
+            raise BundleError(f"{path} is missing; export the bundle again")
+        size = path.stat().st_size
+        if size != entry.bytes or sha256(path) != entry.sha256:
+            raise BundleError(f"{path} is damaged: {size} bytes, hash differs from {MANIFEST}; export the bundle again")
+        return path
+
+    def program_folder(self, program: Program) -> Path:
+        """The folder of a program, all its files checked."""
+        for entry in program.files:
+            self.file(entry)
+        return self.path / "programs" / program.name
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    total = hashlib.sha256()  # Python 3.10 has no file_digest
+    for block in iter(lambda: file.read(1 << 20), b""):
+        total.update(block)
+    return total.hexdigest()

@@ -1,0 +1,70 @@
+"""Routing: from an assessment to the experts' gates.
+
+Leaves are independent (a clean picture opens no gate, a mixture several). Confidence c = sigmoid((τ − granularity) / s)
+splits each belief between the leaf, c·p(leaf), and its parent, (1 − c)·max p(leaves): uncertain estimates fall back to
+the coarser expert (UniRestorer, section 3.3). All but the `top` largest gates become 0 (UIR-LoRA, equation 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from .errors import InputError
+from .tree import TREE
+
+Gates = dict[str, float]
+
+
+class Routing(BaseModel):
+    """The degradation tree and the constants of routing, as bundle.json holds them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tree: dict[str, tuple[str, ...]] = TREE
+    threshold: float = Field(-3.0, description="τ: granularity (log-variance) at which leaf and parent share equally")
+    softness: float = Field(0.7, gt=0, description="s")
+    top: int = Field(4, gt=0, description="K: gates kept")
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        return tuple(leaf for leaves in self.tree.values() for leaf in leaves)
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Parents, then leaves: the order of the stacked ranks."""
+        return (*self.tree, *self.leaves)
+
+
+def sigmoid(x: float) -> float:
+    """Logistic function, without overflow."""
+    return float(1.0 / (1.0 + np.exp(-x))) if x >= 0 else float(np.exp(x) / (1.0 + np.exp(x)))
+
+
+def route(routing: Routing, granularity: float, logits: Sequence[float]) -> Gates:
+    """Gates of every expert in [0, 1], from an assessment's granularity and degradation logits (one a leaf)."""
+    confidence = sigmoid((routing.threshold - granularity) / routing.softness)
+    belief = {leaf: sigmoid(float(z)) for leaf, z in zip(routing.leaves, logits, strict=True)}
+    gates = {parent: (1 - confidence) * max(belief[leaf] for leaf in leaves) for parent, leaves in routing.tree.items()}
+    gates |= {leaf: confidence * p for leaf, p in belief.items()}
+    # Ties go to the expert that comes first, so that every language keeps the same ones.
+    kept = sorted(gates, key=lambda name: -gates[name])[: routing.top]
+    return {name: gate if name in kept else 0.0 for name, gate in gates.items()}
+
+
+def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:
+    """Gates a caller states himself: expert name → weight in [0, 1]; the others are 0. Raises InputError."""
+    for name, weight in degradations.items():
+        if name not in routing.experts:
+            raise InputError(f"unknown degradation {name!r}; expected one of {', '.join(routing.experts)}")
+        if not 0 <= weight <= 1:
+            raise InputError(f"weight of {name} is {weight}; expected a number in [0, 1]")
+    return {name: float(degradations.get(name, 0.0)) for name in routing.experts}
+
+
+def gate_tensor(routing: Routing, gates: Gates, rank: int) -> NDArray[np.float32]:
+    """(1, E·rank, 1, 1): every expert's gate repeated over its rank."""
+    return np.repeat(np.float32([gates[name] for name in routing.experts]), rank).reshape(1, -1, 1, 1)

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
 from burnish.device_tests.protocol import Condition, PictureSet, Protocol, degraded, read_clean
 
 LIGHT, HEAVY = 0.35, 0.8

@@ -75,7 +75,7 @@ class DegradedPatches(Dataset[Batch]):
         pixels = self._read(self.photos[rng.integers(len(self.photos))])
         top = rng.integers(pixels.shape[0] - self.patch + 1)
         left = rng.integers(pixels.shape[1] - self.patch + 1)
-        crop = np.rot90(pixels[top : top + self.patch, left : left + self.patch], rng.integers(2) * 2)
+        crop = np.rot90(pixels[top : top + self.patch, left : left + self.patch], 2 * int(rng.integers(2)))
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
         clean = np.ascontiguousarray(crop, np.float32) / 255.0

@@ -10,12 +10,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Picture = NDArray[np.float32]
+Picture = NDArray[Any]  # float32; numpy's stubs lose the precision in arithmetic
 Apply = Callable[[Picture, np.random.Generator], Picture]
 
 STAGES = ("scene", "weather", "light", "optics", "sensor", "jpeg")
@@ -228,7 +229,7 @@ def snow(severity: float) -> list[Step]:
             cover = np.maximum(cover, np.clip(1.3 * flakes, 0, 1))
         veil = (0.14 * severity * (0.5 + 0.5 * smooth_noise(height, width, rng, 3)))[..., None]
         opacity = ((0.55 + 0.4 * severity) * cover)[..., None]
-        white = np.float32([0.95, 0.97, 1.0])
+        white = np.array([0.95, 0.97, 1.0], np.float32)
         veiled = picture * (1 - veil) + 0.9 * white * veil
         return veiled * (1 - opacity) + white * opacity
 

@@ -23,25 +23,34 @@ from .teachers.sipl import SIPLPromptIR
 from .training import Objective
 
 
-# L1 below which a picture counts as nearly perfect (2.5 of 255).
-FLOOR = 0.01
-
-
 class Weights(Frozen):
     """Weights of the losses beside the distance to the ground truth, whose weight is 1."""
 
-    teacher: float = Field(0.3, ge=0, description="distance to the teacher's picture of the same iteration")
-    tokens: float = Field(0.005, ge=0, description="distance of the tokens from the teacher's")
-    routing: float = Field(0.003, ge=0, description="cross-entropy of the degradation logits, and granularity")
-    quality: float = Field(0.03, ge=0, description="error of predicted quality, and of its change over an iteration")
-    teacher_share: float = Field(0.25, ge=0, le=1, description="share of a batch that the teacher restores too")
-    third: float = Field(0.2, ge=0, le=1, description="share of steps that unroll a third iteration")
+    floor: float = Field(
+        default=3e-4, gt=0, description="mean squared error below which a picture counts as nearly perfect"
+    )
+    teacher: float = Field(default=0.3, ge=0, description="distance to the teacher's picture of the same iteration")
+    tokens: float = Field(default=0.1, ge=0, description="distance of the tokens from the teacher's")
+    routing: float = Field(default=0.2, ge=0, description="cross-entropy of the degradation logits, and granularity")
+    quality: float = Field(
+        default=1.0, ge=0, description="error of predicted quality, and of its change over an iteration"
+    )
+    teacher_share: float = Field(default=0.25, ge=0, le=1, description="share of a batch that the teacher restores too")
+    true_gates: float = Field(
+        default=0.5, ge=0, le=1, description="share of samples routed by the truth, not by the student"
+    )
+    unroll: tuple[float, ...] = Field(
+        default=(0.2, 0.6, 0.2), description="shares of steps that unroll 1, 2, 3, … iterations"
+    )
 
 
-def balanced_l1(restored: Tensor, target: Tensor) -> Tensor:
-    """Mean over pictures of log(1 + L1 / ε) · ε: every degradation pulls alike, though haze errs ten times as far as noise."""
-    errors = (restored - target).abs().mean((1, 2, 3))
-    return FLOOR * torch.log1p(errors / FLOOR).mean()
+def fidelity_loss(restored: Tensor, target: Tensor, floor: float) -> Tensor:
+    """Mean over pictures of log(1 + MSE / floor): a PSNR loss that is smooth at zero.
+
+    A logarithm lets every degradation pull alike, though haze errs ten times as far as noise. The floor takes away the
+    kink that L1 and plain PSNR have where nothing is wrong: clean and mild pictures would hold the network at the identity.
+    """
+    return torch.log1p((restored - target).square().mean((1, 2, 3)) / floor).mean()
 
 
 def quality_of(picture: Tensor, clean: Tensor) -> Tensor:
@@ -61,15 +70,15 @@ def route_batch(routing: Routing, granularity: Tensor, belief: Tensor) -> Tensor
     return gates * kept
 
 
-class DistillationObjective(Objective):
+class DistillationObjective(Objective[Student]):
     """All losses of a student; `teacher` may be None (ground truth alone)."""
 
     def __init__(self, student: Student, teacher: SIPLPromptIR | None, weights: Weights, routing: Routing) -> None:
         super().__init__()
-        self.model: Student = student
+        self.model = student
         self.weights, self.routing = weights, routing
-        # In a tuple, so that the frozen teacher is no part of what is trained, averaged or saved.
-        self._teacher = () if teacher is None else (teacher.eval().requires_grad_(False),)
+        # In a list, so that the frozen teacher is no part of what is trained, averaged or saved.
+        self._teacher: list[SIPLPromptIR] = [] if teacher is None else [teacher.eval().requires_grad_(False)]
         self._token_side = math.isqrt(student.config.tokens)
         self.project: nn.Linear | None = None
         if teacher is not None:
@@ -79,7 +88,7 @@ class DistillationObjective(Objective):
     @torch.no_grad()
     def _trajectory(self, degraded: Tensor, rounds: int) -> list[tuple[Tensor, Tensor]]:
         """The teacher's restorations, each with the tokens of the picture it started from."""
-        (teacher,) = self._teacher
+        teacher = self._teacher[0]
         teacher.to(degraded.device)
         rows: list[tuple[Tensor, Tensor]] = []
         features, privileged = teacher.encode(degraded), None
@@ -94,18 +103,17 @@ class DistillationObjective(Objective):
         return rows
 
     def _gates(self, assessment: Tensor, presence: Tensor) -> Tensor:
-        """Half of the samples are routed by the truth, half by the student's own (detached) assessment."""
-        assessment = assessment.detach().float()
+        """Some samples are routed by the truth, the others by the student's own assessment, which so learns what helps."""
         own = route_batch(self.routing, assessment[:, 1], assessment[:, 2:].sigmoid())
         doubt = torch.rand(len(presence), device=presence.device) * 6 - 3
         true = route_batch(self.routing, self.routing.threshold + self.routing.softness * doubt, presence)
-        coin = torch.rand(len(presence), 1, device=presence.device) < 0.5
-        gates = torch.where(coin, own, true)
+        told = torch.rand(len(presence), 1, device=presence.device) < self.weights.true_gates
+        gates = torch.where(told, true, own)
         return gates.repeat_interleave(self.model.config.rank, 1)[..., None, None]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         student, w, clean = self.model, self.weights, batch.clean
-        rounds = 3 if torch.rand(()) < w.third else 2
+        rounds = 1 + int(torch.multinomial(torch.tensor(w.unroll), 1))
         taught = round(len(clean) * w.teacher_share) if self._teacher else 0
         trajectory = self._trajectory(batch.degraded[:taught], rounds) if taught else []
         present = (batch.severities > 0).float()
@@ -127,18 +135,18 @@ class DistillationObjective(Objective):
             parts["routing"] = parts["routing"] + self._routing_loss(assessment, remaining)
             restored, predicted = student.refine(current, original, estimate, self._gates(assessment, remaining))
             restored, predicted = restored.float(), predicted.float()
-            parts["image"] = parts["image"] + balanced_l1(restored, clean)
+            parts["image"] = parts["image"] + fidelity_loss(restored, clean, w.floor)
             if taught:
                 picture, tokens = trajectory[t]
-                parts["teacher"] = parts["teacher"] + balanced_l1(restored[:taught], picture)
+                parts["teacher"] = parts["teacher"] + fidelity_loss(restored[:taught], picture, w.floor)
                 parts["tokens"] = parts["tokens"] + self._token_loss(estimate.tokens[:taught], tokens)
             result = restored.detach().clamp(0, 1)
             quality_next = quality_of(result, clean)
             own = torch.sigmoid(assessment[:, :1])
             change = (predicted - own.detach()) - (quality_next - quality_now)
-            parts["quality"] = parts["quality"] + (
-                (own - quality_now).abs() + (predicted - quality_next).abs() + change.abs()
-            ).mean()
+            parts["quality"] = (
+                parts["quality"] + ((own - quality_now).abs() + (predicted - quality_next).abs() + change.abs()).mean()
+            )
             figures[f"psnr_{t + 1}"] = psnr(result, clean).mean()
             current, quality_now = result, quality_next
             if t + 1 < rounds:

@@ -14,17 +14,17 @@ class Frozen(BaseModel):
 class Schedule(Frozen):
     """How long and how fast to train."""
 
-    steps: int = Field(1_000_000, gt=0, description="optimisation steps at most")
-    minutes: float | None = Field(None, gt=0, description="minutes of training at most, over all sessions")
-    batch: int = Field(8, gt=0, description="patches a step and device")
-    patch: int = Field(128, ge=32, multiple_of=16, description="side of a patch in pixels")
-    learning_rate: float = Field(8e-4, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    warmup: int = Field(200, ge=1, description="steps of linear warm-up")
-    clip: float = Field(0.5, gt=0, description="largest gradient norm")
-    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights")
+    steps: int = Field(default=1_000_000, gt=0, description="optimisation steps at most")
+    minutes: float | None = Field(default=None, gt=0, description="minutes of training at most, over all sessions")
+    batch: int = Field(default=8, gt=0, description="patches a step and device")
+    patch: int = Field(default=128, ge=32, multiple_of=16, description="side of a patch in pixels")
+    learning_rate: float = Field(default=8e-4, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    warmup: int = Field(default=200, ge=1, description="steps of linear warm-up")
+    clip: float = Field(default=0.5, gt=0, description="largest gradient norm")
+    ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the averaged weights")
     seed: int = 0
-    workers: int = Field(1, ge=0, description="data loader processes")
-    devices: int = Field(1, ge=1)
+    workers: int = Field(default=1, ge=0, description="data loader processes")
+    devices: int = Field(default=1, ge=1)
     log_seconds: float = 10.0
     save_seconds: float = 120.0

@@ -27,9 +27,9 @@ class StudentConfig(Frozen):
     widths: tuple[int, int, int]
     encoder_blocks: tuple[int, int, int]
     refiner_blocks: tuple[int, int, int]
-    tokens: int = Field(64, gt=0, description="entries of the privileged dictionary, a square number")
-    token_width: int = Field(64, gt=0)
-    rank: int = Field(4, gt=0, description="rank of every LoRA expert")
+    tokens: int = Field(default=64, gt=0, description="entries of the privileged dictionary, a square number")
+    token_width: int = Field(default=64, gt=0)
+    rank: int = Field(default=4, gt=0, description="rank of every LoRA expert")
     experts: tuple[str, ...] = EXPERTS
     leaves: tuple[str, ...] = LEAVES
 
@@ -226,9 +226,7 @@ class Student(nn.Module):
     def encode(self, image: Tensor) -> Encoded:
         return self.encoder(image)
 
-    def refine(
-        self, current: Tensor, original: Encoded, estimate: Encoded, gates: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def refine(self, current: Tensor, original: Encoded, estimate: Encoded, gates: Tensor) -> tuple[Tensor, Tensor]:
         """Restored picture (not clipped) and its predicted quality (B, 1); `gates`: (B, E·r, 1, 1)."""
         return self.refiner(current, original.features, estimate.features[1:], estimate.tokens, gates)
 

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from lightning.fabric import Fabric
@@ -25,11 +25,13 @@ from torch.utils.data import DataLoader
 from .data import Batch, DegradedPatches, list_pictures
 from .recipe import Schedule
 
+Model = TypeVar("Model", bound=nn.Module)
 
-class Objective(nn.Module):
+
+class Objective(nn.Module, Generic[Model]):
     """What is trained and how it is judged."""
 
-    model: nn.Module
+    model: Model
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalar losses of a batch; `loss` is the one to minimise."""
@@ -51,7 +53,7 @@ def _cpu_flag(name: str) -> bool:
     return cpuinfo.exists() and name in cpuinfo.read_text()
 
 
-def train(objective: Objective, schedule: Schedule, photos: Path, out: Path, progress: Progress) -> Path:
+def train(objective: Objective[Any], schedule: Schedule, photos: Path, out: Path, progress: Progress) -> Path:
     """Train `objective.model`; returns the path of its averaged weights (safetensors).
 
     Resumes from `out/checkpoint.pt` when there is one. Ends after `schedule.steps`, or so that all sessions together
@@ -61,7 +63,9 @@ def train(objective: Objective, schedule: Schedule, photos: Path, out: Path, pro
     if weights.exists():
         return weights
     out.mkdir(parents=True, exist_ok=True)
-    fabric = Fabric(accelerator="auto", devices=schedule.devices, precision="bf16-mixed" if supports_bf16() else "32-true")
+    fabric = Fabric(
+        accelerator="auto", devices=schedule.devices, precision="bf16-mixed" if supports_bf16() else "32-true"
+    )
     fabric.launch()
     fabric.seed_everything(schedule.seed, verbose=False)
     model = objective.model

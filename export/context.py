@@ -5,27 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 from ..distill.student import Student
 from ..quantize.calibration import Samples
-from ..quantize.config import QuantizeConfig
 
 
 @dataclass(frozen=True)
 class Context:
-    """The full-precision student, its tile, and calibration samples along real trajectories."""
+    """The full-precision student and its tile, the folder of its quantised graphs (None: float programs only), and
+    samples of real trajectories that written programs are compared on."""
 
     student: Student
     tile: int
+    quantized: Path | None
     samples: Samples
-    config: QuantizeConfig
-
-
-class Exporter(Protocol):
-    """Writes one program into an empty folder."""
-
-    def __call__(self, context: Context, folder: Path) -> None: ...
 
 
 def versions(*packages: str) -> dict[str, str]:

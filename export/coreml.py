@@ -6,13 +6,14 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import coremltools as ct
+from torch.export import ExportedProgram
 
-from ..quantize.core import export_graphs
+from ..quantize.graphs import NAMES, export_graphs
 from ..runtime.errors import BackendError
 from .context import Context
-from .onnx import NAMES
 
 MADE_WITH = ("torch", "coremltools")
 PACKAGE = "student.mlpackage"
@@ -26,7 +27,7 @@ def write_fp16(context: Context, folder: Path) -> None:
         warnings.simplefilter("ignore")
         for name, program in export_graphs(context.student, context.tile).items():
             inputs, outputs = NAMES[name]
-            model = ct.convert(
+            model: Any = ct.convert(
                 program.run_decompositions({}),
                 inputs=[
                     ct.TensorType(name=label, shape=tuple(node.meta["val"].shape))
@@ -44,15 +45,14 @@ def write_fp16(context: Context, folder: Path) -> None:
         ct.utils.save_multifunction(descriptor, str(folder / PACKAGE))
 
 
-def _placeholders(program: object) -> list[object]:
-    signature = program.graph_signature  # type: ignore[attr-defined]
-    users = set(signature.user_inputs)
-    return [n for n in program.graph.nodes if n.op == "placeholder" and n.name in users]  # type: ignore[attr-defined]
+def _placeholders(program: ExportedProgram) -> list[Any]:
+    users = set(program.graph_signature.user_inputs)
+    return [n for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
 
 
 def check(folder: Path) -> str:
     """Read the written package back: both functions with the contract's names. Predicting needs macOS."""
-    spec = ct.models.utils.load_spec(str(folder / PACKAGE))
+    spec: Any = ct.models.utils.load_spec(str(folder / PACKAGE))
     functions = {f.name: f for f in spec.description.functions}
     for name, (inputs, outputs) in NAMES.items():
         found = functions.get(name)
@@ -60,5 +60,7 @@ def check(folder: Path) -> str:
             raise BackendError(f"{PACKAGE} lacks the function {name}; it has {', '.join(functions) or 'none'}")
         given = tuple(i.name for i in found.input), tuple(o.name for o in found.output)
         if given != (inputs, outputs):
-            raise BackendError(f"{PACKAGE} function {name} has inputs and outputs {given}; expected {(inputs, outputs)}")
+            raise BackendError(
+                f"{PACKAGE} function {name} has inputs and outputs {given}; expected {(inputs, outputs)}"
+            )
     return "package read back, both functions present; not executed (predicting needs macOS)"

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-    XNNPACKQuantizer,
-    get_symmetric_quantization_config,
-)
 from executorch.exir import to_edge_transform_and_lower
 from torch.export import ExportedProgram
 
-from ..distill.methods import example_inputs
-from ..quantize.core import export_graphs, quantize
+from ..quantize.graphs import NAMES, export_graphs
 from ..runtime.errors import BackendError
 from .context import Context
 
 MADE_WITH = ("torch", "executorch", "nncf")
-
-
-def xnnpack_quantizer() -> XNNPACKQuantizer:
-    """Symmetric int8, weights a channel, activations a tensor."""
-    quantizer = XNNPACKQuantizer()
-    quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
-    return quantizer
 
 
 def write_fp32(context: Context, folder: Path) -> None:
@@ -35,15 +24,13 @@ def write_fp32(context: Context, folder: Path) -> None:
 
 
 def write_int8(context: Context, folder: Path) -> None:
-    """Quantise and write student.pte."""
-    graphs = quantize(context.student, context.tile, xnnpack_quantizer, context.samples, context.config)
-    inputs = example_inputs(context.student, context.tile)
-    _write({name: torch.export.export(graph, inputs[name], strict=True) for name, graph in graphs.items()}, folder)
+    """Lower the quantised graphs to student.pte."""
+    assert context.quantized is not None
+    _write({name: torch.export.load(context.quantized / "xnnpack" / f"{name}.pt2") for name in NAMES}, folder)
 
 
 def _write(programs: Mapping[str, ExportedProgram], folder: Path) -> None:
-    import executorch.kernels.quantized  # noqa: F401  (without it int8 lowering misses out-variants)
-
+    import_module("executorch.kernels.quantized")  # registers out-variants that int8 lowering needs
     lowered = to_edge_transform_and_lower(dict(programs), partitioner=[XnnpackPartitioner()])
     program = lowered.to_executorch()
     for name in programs:

@@ -36,6 +36,11 @@ class Target:
     def precision(self) -> str:
         return self.name.rpartition("-")[2]
 
+    @property
+    def quantized(self) -> bool:
+        """Whether it is made from `burnish quantize`'s graphs."""
+        return self.precision == "int8"
+
     def _module(self) -> Any:
         return import_module(f".{self.module}", __package__)
 
@@ -53,13 +58,17 @@ class Target:
         if self.backend is None:
             checked: str = self._module().check(folder)
             return checked
-        worst = _worst_psnr(context, load_session(self.backend, folder))
-        if worst < self.least_psnr:
+        agreement = _agreement(context, load_session(self.backend, folder))
+        # A wrong program is wrong on most pictures; what int8 costs single ones is the quality gate's to judge.
+        median, worst = float(np.median(agreement)), min(agreement)
+        if median < self.least_psnr:
             raise BackendError(
-                f"{self.name}: restored pictures are {worst:.1f} dB from the full-precision student; "
+                f"{self.name}: restored pictures are {median:.1f} dB from the full-precision student in the median; "
                 f"expected at least {self.least_psnr:.0f} dB"
             )
-        return f"executed by {self.backend}, restored pictures at least {worst:.1f} dB from the full-precision student"
+        return (
+            f"executed by {self.backend}, {median:.1f} dB from the full-precision student (median; worst {worst:.1f})"
+        )
 
 
 TARGETS: dict[str, Target] = {
@@ -67,7 +76,7 @@ TARGETS: dict[str, Target] = {
     for t in (
         Target("onnx-fp32", "onnx", "write_fp32", "onnxruntime", 80.0),
         Target("executorch-xnnpack-fp32", "executorch", "write_fp32", "executorch", 80.0),
-        Target("executorch-xnnpack-int8", "executorch", "write_int8", "executorch", 25.0),
+        Target("executorch-xnnpack-int8", "executorch", "write_int8", "executorch", 30.0),
         Target("coreml-fp16", "coreml", "write_fp16", None, 0.0),
         Target("tensorrt-int8", "tensorrt", "write_int8", "onnxruntime", 25.0),
     )
@@ -82,10 +91,10 @@ def select(names: list[str] | None) -> list[Target]:
     return [TARGETS[name] for name in names or TARGETS]
 
 
-def _worst_psnr(context: Context, session: Session, count: int = 8) -> float:
-    """Smallest PSNR between the session's and the student's restored pictures, both methods run by the session."""
+def _agreement(context: Context, session: Session, count: int = 8) -> list[float]:
+    """PSNR between the session's and the student's restored pictures, both methods run by the session."""
     refine = methods(context.student)["refine"]
-    worst = np.inf
+    agreement: list[float] = []
     rows = context.samples["refine"]
     for (image,), row in list(zip(context.samples["encode"], rows, strict=True))[:: max(1, len(rows) // count)]:
         with torch.no_grad():
@@ -95,5 +104,5 @@ def _worst_psnr(context: Context, session: Session, count: int = 8) -> float:
         original = Encoded(tuple(session.own(t.numpy()) for t in row[1:4]), estimate.tokens, 0.0, 0.0, ())
         restored, _ = session.refine(row[0].numpy(), original, estimate, row[7].numpy())
         error = float(np.mean((restored - expected) ** 2))
-        worst = min(worst, 100.0 if error < 1e-10 else -10 * np.log10(error))
-    return float(worst)
+        agreement.append(100.0 if error < 1e-10 else float(-10 * np.log10(error)))
+    return agreement

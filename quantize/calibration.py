@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..distill.data import list_pictures, random_mixture
-from ..distill.degradations import degrade
+from ..distill.degradations import KINDS, degrade
 from ..distill.student import Student
 from ..runtime.pictures import read
 from ..runtime.routing import Routing, gate_tensor, route
@@ -23,16 +23,16 @@ Samples = dict[str, list[tuple[Tensor, ...]]]
 def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, config: QuantizeConfig) -> Samples:
     """Inputs of both methods along trajectories: degraded photographs, refined as the runtime would.
 
-    Every eighth picture stays clean, the others suffer random mixtures; gates are the routed ones.
+    Gates are the routed ones.
     """
     rng = np.random.default_rng(config.seed)
     paths = list_pictures(photos)
     samples: Samples = {"encode": [], "refine": []}
     for index in range(config.pictures):
         rgb = read(paths[int(rng.integers(len(paths)))]).rgb
-        plan = plan_tiles(*rgb.shape[:2], tile)
+        plan = plan_tiles(rgb.shape[0], rgb.shape[1], tile)
         clean = cut(rgb, plan, int(rng.integers(len(plan.origins))))[0].transpose(1, 2, 0)
-        mixture = {} if index % 8 == 7 else random_mixture(rng)
+        mixture = _mixture(index, rng)
         degraded = degrade(np.ascontiguousarray(clean), mixture, int(rng.integers(2**31)))
         current = torch.from_numpy(np.ascontiguousarray(degraded.transpose(2, 0, 1)[None]))
         original = None
@@ -47,3 +47,13 @@ def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, co
             samples["refine"].append((current, *original.features, *estimate.features[1:], estimate.tokens, gates))
             current = student.refine(current, original, estimate, gates)[0].clamp(0, 1)
     return samples
+
+
+def _mixture(index: int, rng: np.random.Generator) -> dict[str, float]:
+    """In turn: each kind alone at full severity, since it is the strongest corrections that set the ranges, then random
+    mixtures, and a clean picture once a round."""
+    alone = list(KINDS)
+    turn = index % (2 * len(alone) + 1)
+    if turn < len(alone):
+        return {alone[turn]: 1.0}
+    return random_mixture(rng) if turn < 2 * len(alone) else {}

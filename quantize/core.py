@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
-import torchao.quantization.pt2e  # noqa: F401  (registers quantized_decomposed)
-from torch import Tensor, fx
+from torch import fx
 from torchao.quantization.pt2e.quantizer import Quantizer
 
-from ..distill.methods import example_inputs, methods
+from ..distill.methods import example_inputs
 from ..distill.student import Student
 from .calibration import Samples
 from .config import QuantizeConfig
+from .graphs import export_graphs
 from .nncf import load_nncf, range_estimator
 
 # Builds a target's quantizer.
@@ -69,13 +70,6 @@ def _per_tensor_weight(node: fx.Node) -> None:
     annotation.input_qspec_map[weight] = replace(spec, qscheme=torch.per_tensor_symmetric, ch_axis=None)
 
 
-def export_graphs(student: Student, tile: int) -> dict[str, torch.export.ExportedProgram]:
-    """Both methods as exported float programs for one tile size."""
-    inputs = example_inputs(student, tile)
-    with torch.no_grad():
-        return {name: torch.export.export(m, inputs[name], strict=True) for name, m in methods(student).items()}
-
-
 def quantize(
     student: Student, tile: int, factory: QuantizerFactory, samples: Samples, config: QuantizeConfig
 ) -> dict[str, fx.GraphModule]:
@@ -86,7 +80,7 @@ def quantize(
     left_in_float = {"encode": config.encode_float, "refine": config.refine_float}
     graphs: dict[str, fx.GraphModule] = {}
     for name, program in export_graphs(student, tile).items():
-        dataset = nncf.Dataset(samples[name], lambda row: row if len(row) > 1 else row[0])
+        dataset = nncf.Dataset(samples[name], _arguments)
         graphs[name] = quantize_pt2e(
             program.module(),
             _KeepFloat(factory(), left_in_float[name]),
@@ -100,11 +94,17 @@ def quantize(
     return graphs
 
 
+def _arguments(row: tuple[torch.Tensor, ...]) -> Any:
+    """One sample as NNCF passes it on: the tensor itself where there is one input."""
+    return row if len(row) > 1 else row[0]
+
+
 def share_boundary_scales(encode: fx.GraphModule, refine: fx.GraphModule) -> None:
     """Give refine's inputs the scales encode's outputs left with, so that quantising them again is the identity."""
-    output = next(node for node in encode.graph.nodes if node.op == "output")
+    output: Any = next(node for node in encode.graph.nodes if node.op == "output")
     scales: dict[str, tuple[Any, ...]] = {}
-    for name, node in zip(_OUTPUTS, output.args[0], strict=True):
+    results: tuple[fx.Node, ...] = output.args[0]
+    for name, node in zip(_OUTPUTS, results, strict=True):
         if node.op == "call_function" and node.target is _DEQUANTIZE:
             scales[name] = tuple(node.args[1:])
     for node in refine.graph.nodes:
@@ -120,8 +120,8 @@ def share_boundary_scales(encode: fx.GraphModule, refine: fx.GraphModule) -> Non
     refine.recompile()
 
 
-def run_graphs(graphs: dict[str, fx.GraphModule], method: str, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A method of quantised graphs on the host, in PyTorch (the reference of every exported int8 program)."""
-    with torch.no_grad():
-        outputs: tuple[Tensor, ...] = graphs[method](*inputs)
-    return outputs
+def write(graphs: dict[str, fx.GraphModule], student: Student, tile: int, folder: Path) -> None:
+    """Save quantised graphs as encode.pt2 and refine.pt2, for exporters to lower."""
+    inputs = example_inputs(student, tile)
+    for name, graph in graphs.items():
+        torch.export.save(torch.export.export(graph, inputs[name], strict=True), folder / f"{name}.pt2")

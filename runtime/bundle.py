@@ -61,7 +61,7 @@ class Program(_Entry):
     precision: str
     files: tuple[File, ...]
     made_with: dict[str, str] = Field(default_factory=dict, description="library → version")
-    verified: str = Field("", description="how the written artifact was executed and compared")
+    verified: str = Field(default="", description="how the written artifact was executed and compared")
     boundary_bytes: dict[str, int] = Field(default_factory=dict, description="bytes in and out, by method")
     calibration: Calibration = Calibration()
     speed: str = "unmeasured"
@@ -80,7 +80,7 @@ class StudentInfo(_Entry):
     parameters: int
     macs: dict[str, int] = Field(description="multiply-adds a method at 256²")
     rank: int
-    estimate_features: tuple[int, ...] = Field((1, 2), description="which scales of the estimate refine takes")
+    estimate_features: tuple[int, ...] = Field(default=(1, 2), description="which scales of the estimate refine takes")
 
 
 class Profile(_Entry):

@@ -29,12 +29,12 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    budget_ms: float | None = Field(None, ge=0, description="milliseconds from the call to the result")
-    min_quality: float | None = Field(None, ge=0, le=1, description="stop when predicted quality reaches this")
-    max_iterations: int = Field(4, ge=0)
-    min_iterations: int = Field(0, ge=0, description="iterations done whatever the budget says")
-    min_gain: float = Field(0.0, description="a smaller gain in predicted quality counts as a plateau")
-    rollback: bool = Field(True, description="return the best picture seen rather than the last")
+    budget_ms: float | None = Field(default=None, ge=0, description="milliseconds from the call to the result")
+    min_quality: float | None = Field(default=None, ge=0, le=1, description="stop when predicted quality reaches this")
+    max_iterations: int = Field(default=4, ge=0)
+    min_iterations: int = Field(default=0, ge=0, description="iterations done whatever the budget says")
+    min_gain: float = Field(default=0.0, description="a smaller gain in predicted quality counts as a plateau")
+    rollback: bool = Field(default=True, description="stop at a regression and return the best picture, not the last")
 
 
 class Action(str, Enum):
@@ -89,7 +89,7 @@ class Controller:
         if self._enough(quality):
             return self._stop(Stop.QUALITY)
         if self.iteration >= self.policy.min_iterations:
-            if quality < best_before:
+            if self.policy.rollback and quality < best_before:
                 return self._stop(Stop.REGRESSION)
             if quality - best_before < self.policy.min_gain:
                 return self._stop(Stop.PLATEAU)
@@ -106,9 +106,7 @@ class Controller:
     def _over_budget(self, next_ms: float) -> bool:
         budget = self.policy.budget_ms
         return (
-            budget is not None
-            and self.iteration >= self.policy.min_iterations
-            and self.elapsed_ms + next_ms > budget
+            budget is not None and self.iteration >= self.policy.min_iterations and self.elapsed_ms + next_ms > budget
         )
 
     def _stop(self, reason: Stop) -> Action:

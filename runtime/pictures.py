@@ -37,7 +37,7 @@ class Picture:
 
 def from_array(pixels: NDArray[Any]) -> Picture:
     """A picture from uint8 or uint16 H×W×3 (or H×W×4, H×W) pixels. Raises InputError for anything else."""
-    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):
+    if str(pixels.dtype) not in ("uint8", "uint16") or pixels.ndim not in (2, 3):
         raise InputError(f"got an array of {pixels.dtype} {pixels.shape}; expected uint8 or uint16 H×W×3")
     if pixels.size == 0:
         raise InputError(f"got an empty array {pixels.shape}; expected at least one pixel")
@@ -81,10 +81,10 @@ def read(path: Path) -> Picture:
         return Picture(picture.rgb, picture.alpha, 8, grey, icc)
     except (InputError, MemoryError):
         raise
-    except (OSError, SyntaxError, ValueError, png.Error, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, png.Error) as error:
         detail = str(error).split("\n")[0]
         raise InputError(f"{path} cannot be read as a picture ({detail}); expected an undamaged PNG, JPEG, …") from None
-    except Image.DecompressionBombWarning:
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(f"{path} has too many pixels; at most {MAX_PIXELS // 1_000_000} megapixels") from None
 
 
@@ -119,7 +119,8 @@ def write(picture: Picture, path: Path) -> None:
     def save(beside: Path) -> None:
         if suffix == ".png" and picture.bits == 16:
             height, width, planes = pixels.shape
-            writer = png.Writer(width, height, greyscale=picture.grey, alpha=picture.alpha is not None, bitdepth=16)
+            make_writer: Any = png.Writer  # its annotations say less than it takes
+            writer = make_writer(width, height, greyscale=picture.grey, alpha=picture.alpha is not None, bitdepth=16)
             with beside.open("wb") as file:
                 writer.write(file, pixels.reshape(height, width * planes).tolist())
             return
@@ -133,7 +134,7 @@ def write(picture: Picture, path: Path) -> None:
     replace(path, save)
 
 
-def replace(path: Path, save: Callable[[Path], None]) -> None:
+def replace(path: Path, save: Callable[[Path], object]) -> None:
     """Have `save` write a file beside `path`, then rename it to `path`; nothing half-written stays. Raises InputError."""
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:

@@ -106,9 +106,7 @@ class Restorer:
             self._session.refine(blank, encoded, encoded, gates)
             if repetition:  # the first run allocates
                 ended = time.perf_counter()
-                self._cost = self._cost.observe(
-                    encode_ms=(between - began) * 1e3, refine_ms=(ended - between) * 1e3
-                )
+                self._cost = self._cost.observe(encode_ms=(between - began) * 1e3, refine_ms=(ended - between) * 1e3)
 
     def restore(
         self,
@@ -154,7 +152,7 @@ class _Run:
     ) -> None:
         self.restorer, self.session = restorer, restorer._session
         self.rgb, self.fixed, self.keep_steps, self.began = rgb, fixed, keep_steps, began
-        self.plan: TilePlan = plan_tiles(*rgb.shape[:2], restorer._tile)
+        self.plan: TilePlan = plan_tiles(rgb.shape[0], rgb.shape[1], restorer._tile)
         self.count = len(self.plan.origins)
         self.controller = Controller(policy, restorer._cost.scaled(self.count))
         self.originals: list[Encoded | None] = [None] * self.count

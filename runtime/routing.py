@@ -25,9 +25,11 @@ class Routing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tree: dict[str, tuple[str, ...]] = TREE
-    threshold: float = Field(-3.0, description="τ: granularity (log-variance) at which leaf and parent share equally")
-    softness: float = Field(0.7, gt=0, description="s")
-    top: int = Field(4, gt=0, description="K: gates kept")
+    threshold: float = Field(
+        default=-3.0, description="τ: granularity (log-variance) at which leaf and parent share equally"
+    )
+    softness: float = Field(default=0.7, gt=0, description="s")
+    top: int = Field(default=4, gt=0, description="K: gates kept")
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -67,4 +69,5 @@ def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:
 
 def gate_tensor(routing: Routing, gates: Gates, rank: int) -> NDArray[np.float32]:
     """(1, E·rank, 1, 1): every expert's gate repeated over its rank."""
-    return np.repeat(np.float32([gates[name] for name in routing.experts]), rank).reshape(1, -1, 1, 1)
+    weights = np.array([gates[name] for name in routing.experts], np.float32)
+    return np.repeat(weights, rank).reshape(1, -1, 1, 1)

@@ -79,6 +79,8 @@ def blend(tiles: list[NDArray[np.float32]], plan: TilePlan) -> NDArray[np.float3
     for index, (top, left) in enumerate(plan.origins):
         height, width = min(plan.tile, plan.height - top), min(plan.tile, plan.width - left)
         weight = window(plan, index)[:height, :width, None]
-        total[top : top + height, left : left + width] += weight * tiles[index][0, :, :height, :width].transpose(1, 2, 0)
+        total[top : top + height, left : left + width] += weight * tiles[index][0, :, :height, :width].transpose(
+            1, 2, 0
+        )
         weights[top : top + height, left : left + width] += weight
     return total / weights

@@ -150,9 +150,7 @@ class PromptIR(nn.Module):
         p1, p2, p3 = config.prompt_dims
 
         def level(dim: int, index: int, count: int) -> nn.Sequential:
-            return nn.Sequential(
-                *(TransformerBlock(dim, config.heads[index], config.expansion) for _ in range(count))
-            )
+            return nn.Sequential(*(TransformerBlock(dim, config.heads[index], config.expansion) for _ in range(count)))
 
         def prompt(index: int, features: int) -> Prompt:
             return Prompt(features, config.prompt_dims[index], config.prompt_count, config.prompt_sizes[index])

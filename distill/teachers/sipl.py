@@ -96,7 +96,8 @@ class SIPLPromptIR(PromptIR):
             size = config.dictionary_sizes[site]
             # The published layout numbers the sites from the largest scale: dictionary 3 sits at the latent.
             self.register_parameter(
-                f"privileged_dictionary{3 - site}", nn.Parameter(config.dictionary_std * torch.randn(1, dim, size, size))
+                f"privileged_dictionary{3 - site}",
+                nn.Parameter(config.dictionary_std * torch.randn(1, dim, size, size)),
             )
             self.add_module(f"p{site + 1}_cross", CrossBlock(dim, config.dictionary_heads[site]))
             self.add_module(f"cross_p{site + 1}", CrossBlock(dim, config.feature_heads[site]))

@@ -11,7 +11,7 @@ from ..training import Objective
 from .sipl import SIPLPromptIR
 
 
-class PrivilegedObjective(Objective):
+class PrivilegedObjective(Objective[SIPLPromptIR]):
     """L1 of the plain pass or of a pass guided by features of the truth or of the network's own restoration.
 
     The privileged source slides from the ground truth (what the dictionary should learn) to the own output (what it
@@ -20,7 +20,7 @@ class PrivilegedObjective(Objective):
 
     def __init__(self, model: SIPLPromptIR) -> None:
         super().__init__()
-        self.model: SIPLPromptIR = model
+        self.model = model
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`loss`, and the PSNR of the pass this step trained: a coin decides between the plain and the guided one."""

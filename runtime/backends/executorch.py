@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ class ExecuTorchSession:
             from executorch.runtime import Runtime, Verification
         except ImportError as error:
             raise BackendError(f"ExecuTorch is not installed ({error}); pip install 'burnish[export]'") from None
-        import executorch.kernels.quantized  # noqa: F401  (registers operators)
-
+        import_module("executorch.kernels.quantized")  # registers operators
         # torch's OpenMP workers spin beside XNNPACK's pool and take its cores.
         torch.set_num_threads(1)
         if threads is not None:
@@ -31,7 +31,8 @@ class ExecuTorchSession:
         path = folder / "student.pte"
         try:
             program = Runtime.get().load_program(path, verification=Verification.Minimal)
-            self._encode, self._refine = program.load_method("encode"), program.load_method("refine")
+            self._encode: Any = program.load_method("encode")
+            self._refine: Any = program.load_method("refine")
         except Exception as error:
             raise BackendError(f"ExecuTorch cannot load {path}: {str(error).splitlines()[0]}") from None
         if self._encode is None or self._refine is None:

@@ -1,0 +1,161 @@
+"""The `burnish` command: plain verbs over the packages below; heavy imports wait until a verb needs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ..runtime.errors import BurnishError, InputError
+from .restore import restore_file
+from .stages import distill_command, export_command, quantize_command, run_command, validate_command
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console = Console(stderr=True)
+
+BundleOption = Annotated[Path | None, typer.Option(help="a bundle's folder; the embedded one without")]
+
+
+@app.command()
+def restore(
+    picture: Annotated[Path, typer.Argument(metavar="IN", help="a picture")],
+    out: Annotated[Path | None, typer.Argument(help="where to write; IN_restored.png without")] = None,
+    bundle: BundleOption = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(min=0, help="milliseconds at most, loading and files aside")
+    ] = None,
+    min_quality: Annotated[float | None, typer.Option(min=0, max=1, help="stop at this predicted quality")] = None,
+    max_iterations: Annotated[int, typer.Option(min=0)] = 4,
+    degradation: Annotated[str | None, typer.Option(help="experts by hand: rain=0.7,noise=0.3")] = None,
+    backend: Annotated[str, typer.Option(help="auto, onnxruntime or executorch")] = "auto",
+    program: Annotated[str | None, typer.Option(help="a program of the bundle, such as onnx-fp32")] = None,
+    trace: Annotated[Path | None, typer.Option(help="folder for one PNG a step and trace.json")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Restore a picture within a budget."""
+    result = restore_file(
+        picture,
+        out or picture.with_name(f"{picture.stem}_restored.png"),
+        bundle=bundle,
+        budget_ms=budget_ms,
+        min_quality=min_quality,
+        max_iterations=max_iterations,
+        degradation=degradation,
+        backend=backend,
+        program=program,
+        trace=trace,
+    )
+    _print(result, as_json, result["summary"])
+
+
+@app.command()
+def distill(
+    recipe: Annotated[Path, typer.Argument(help="a recipe with a distill section")],
+    out: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/distill"),
+    data: Annotated[Path | None, typer.Option(help="your own photographs instead of the recipe's")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="minutes at most, over all sessions")] = None,
+) -> None:
+    """Train a student (or, with `model: teacher`, a teacher); resumes when started again."""
+    weights = distill_command(recipe, out, data, minutes, console)
+    console.print(f"weights: {weights}")
+
+
+@app.command()
+def quantize(
+    student: Annotated[Path, typer.Argument(help="student.safetensors")],
+    out: Annotated[Path, typer.Argument(help="folder for the quantised graphs")],
+    calibration: Annotated[Path, typer.Option(help="folder of photographs to calibrate on")],
+    tile: Annotated[int, typer.Option(help="side of a tile in pixels, a multiple of 8")] = 272,
+    pictures: Annotated[int | None, typer.Option(min=1, help="calibration pictures")] = None,
+) -> None:
+    """Quantise a student to int8 with NNCF, calibrated on trajectories."""
+    quantize_command(student, out, calibration, tile, pictures, console)
+    console.print(f"quantised graphs: {out}")
+
+
+@app.command()
+def export(
+    student: Annotated[Path, typer.Argument(help="student.safetensors")],
+    out: Annotated[Path, typer.Argument(help="the bundle's folder")],
+    calibration: Annotated[Path, typer.Option(help="folder of photographs to compare programs on")],
+    quantized: Annotated[Path | None, typer.Option(help="folder `burnish quantize` wrote, for int8 programs")] = None,
+    program: Annotated[list[str] | None, typer.Option(help="a program to write; all that can be without")] = None,
+    tile: Annotated[int, typer.Option(help="side of a tile in pixels, a multiple of 8")] = 272,
+) -> None:
+    """Write a bundle; every program is loaded and compared before the bundle exists."""
+    export_command(student, out, calibration, quantized, program, tile, console)
+    console.print(f"bundle: {out}")
+
+
+@app.command()
+def validate(
+    data: Annotated[Path, typer.Option(help="clean photographs, or pairs: DIR/degraded and DIR/clean")],
+    bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
+    report: Annotated[Path, typer.Option(help="folder for numerics.json and report.html")] = Path("reports"),
+    max_drop_db: Annotated[float, typer.Option(min=0, help="largest mean loss of a program against the student")] = 0.3,
+    pictures: Annotated[int | None, typer.Option(min=1, help="only the first N pictures")] = None,
+    condition: Annotated[list[str] | None, typer.Option(help="only these conditions of the protocol")] = None,
+    program: Annotated[list[str] | None, typer.Option(help="only these programs")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="a teacher's weights, to show the whole chain")] = None,
+    iterations: Annotated[int, typer.Option(min=1)] = 4,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Measure every program against the full-precision student; exit status 1 when the gate fails."""
+    result, passed = validate_command(
+        data, bundle, report, max_drop_db, pictures, condition, program, teacher, iterations, console
+    )
+    _print(result, as_json, result["summary"])
+    if not passed:
+        raise typer.Exit(1)
+
+
+@app.command(name="run")
+def run_recipe(
+    recipe: Annotated[Path, typer.Argument(help="a recipe, such as recipes/demo.yaml")],
+    out: Annotated[Path, typer.Option(help="folder for everything the run makes")],
+) -> None:
+    """Run a whole recipe: distil, quantise, export, validate, restore. Finished stages are skipped."""
+    run_command(recipe, out, console)
+
+
+@app.command()
+def inspect(
+    bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Show what is in a bundle, its files checked."""
+    from .inspect import describe, inspection
+
+    result = inspection(bundle)
+    _print(result, as_json, describe(result))
+
+
+def _print(result: dict[str, Any], as_json: bool, text: str) -> None:
+    sys.stdout.write(
+        (json.dumps({k: v for k, v in result.items() if k != "summary"}, indent=1) if as_json else text) + "\n"
+    )
+
+
+def run() -> None:
+    """Entry point: errors become one line and an exit status."""
+    try:
+        app()
+    except BurnishError as error:
+        _fail(str(error), error.exit_status)
+    except MemoryError:
+        _fail("out of memory; use a smaller picture or a smaller --max-iterations", InputError.exit_status)
+    except OSError as error:
+        _fail(f"{error.strerror or error} ({error.filename or 'no file'}); check the path and the room on disk", 2)
+
+
+def _fail(message: str, status: int) -> None:
+    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,207 @@
+"""`burnish run`: a recipe's stages in order, each skipped when its inputs have not changed.
+
+A stage's key is a hash of everything it depends on; when it is finished the key is written beside its results. An
+interrupted run continues where it was: finished stages are skipped, training resumes from its checkpoint, and other
+stages start over beside their old results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from ..runtime.errors import GateFailed, InputError
+from ..runtime.pictures import Picture, read, replace, write
+from .recipe import Recipe, read_recipe, resolve
+from .stages import embedded_student, export_stage, quantize_stage, train_section, validate_command, weights_path
+
+
+def run_pipeline(recipe_path: Path, out: Path, console: Console) -> None:
+    """Run every stage the recipe has. Raises InputError, and GateFailed after everything was written."""
+    recipe = read_recipe(recipe_path)
+    out.mkdir(parents=True, exist_ok=True)
+    run = _Run(recipe, recipe_path, out, console)
+    student = run.distill()
+    quantized = run.quantize(student)
+    bundle = run.export(student, quantized)
+    passed = run.validate(bundle)
+    run.restore(bundle)
+    console.print(f"[bold]done[/]: bundle {bundle}")
+    if not passed:
+        raise GateFailed(f"a program lost more than allowed; see {out / 'reports' / 'report.html'}")
+
+
+class _Run:
+    """One execution of a recipe."""
+
+    def __init__(self, recipe: Recipe, path: Path, out: Path, console: Console) -> None:
+        self.recipe, self.path, self.out, self.console = recipe, path, out, console
+
+    def _stage(self, name: str, depends: Any, result: Path, work: Callable[[], None]) -> None:
+        """Do `work` unless `result` is there and was made from the same `depends`."""
+        stamps = self.out / "stages"
+        stamps.mkdir(exist_ok=True)
+        stamp = stamps / f"{name}.json"
+        key = _key([version("burnish"), name, depends])
+        if stamp.is_file() and result.exists() and json.loads(stamp.read_text())["key"] == key:
+            self.console.print(f"{name}: up to date")
+            return
+        self.console.print(f"[bold]{name}[/]")
+        work()
+        content = json.dumps({"key": key, "result": str(result)}) + "\n"
+        replace(stamp, lambda beside: beside.write_text(content))
+
+    def distill(self) -> Path:
+        section = self.recipe.distill
+        if section is None:
+            return embedded_student()
+        photos = resolve(self.path, section.photos)
+        used = [weights_path(name, self.path) for name in (section.start, section.teacher)]
+        depends = [section.model_dump(mode="json"), _tree(photos), *(_hash(path) for path in used if path)]
+        # A run folder a key: a changed recipe never resumes another recipe's checkpoint.
+        folder = self.out / "distill" / _key(depends)[:12]
+        weights = folder / "student.safetensors"
+
+        def work() -> None:
+            for stale in (self.out / "distill").glob("*"):
+                if stale != folder:
+                    shutil.rmtree(stale)
+            train_section(section, self.path, photos, folder, self.console)
+
+        self._stage("distill", depends, weights, work)
+        return weights
+
+    def quantize(self, student: Path) -> Path:
+        if self.recipe.calibration is None:
+            raise InputError(f"{self.path} has no calibration; expected a folder of photographs")
+        photos, folder = resolve(self.path, self.recipe.calibration), self.out / "quantized"
+        config, tile = self.recipe.quantize, self.recipe.export.tile
+        depends = [_hash(student), _tree(photos), config.model_dump(mode="json"), self._routing(), tile]
+        self._stage(
+            "quantize",
+            depends,
+            folder,
+            lambda: quantize_stage(_load(student), self.recipe.routing, photos, tile, folder, config, self.console),
+        )
+        return folder
+
+    def export(self, student: Path, quantized: Path) -> Path:
+        assert self.recipe.calibration is not None
+        bundle, photos = self.out / "photo.bundle", resolve(self.path, self.recipe.calibration)
+        section = self.recipe.export
+        depends = [_hash(student), _tree(quantized), section.model_dump(mode="json"), self._routing()]
+        self._stage(
+            "export",
+            depends,
+            bundle,
+            lambda: export_stage(
+                _load(student),
+                self.recipe.routing,
+                photos,
+                quantized,
+                list(section.programs) or None,
+                section.tile,
+                bundle,
+                self._provenance(),
+                self.console,
+            ),
+        )
+        return bundle
+
+    def validate(self, bundle: Path) -> bool:
+        section = self.recipe.validate_on
+        if section is None:
+            return True
+        photos, folder = resolve(self.path, section.photos), self.out / "reports"
+        verdict = folder / "numerics.json"
+
+        def work() -> None:
+            result, _ = validate_command(
+                photos,
+                bundle,
+                folder,
+                section.max_drop_db,
+                section.pictures,
+                list(section.conditions),
+                list(section.programs),
+                weights_path(section.teacher, self.path),
+                section.iterations,
+                self.console,
+            )
+            self.console.print(result["summary"], highlight=False)
+
+        self._stage("validate", [_tree(bundle), _tree(photos), section.model_dump(mode="json")], verdict, work)
+        return not json.loads(verdict.read_text())["failures"]
+
+    def restore(self, bundle: Path) -> None:
+        section = self.recipe.restore
+        if section is None:
+            return
+        photo = resolve(self.path, section.photo)
+        result = self.out / "restored.png"
+
+        def work() -> None:
+            from ..distill.degradations import degrade
+            from .restore import restore_file
+
+            degraded = self.out / "degraded.png"
+            write(Picture(degrade(read(photo).rgb, section.degradations, seed=7).astype(np.float32)), degraded)
+            row = restore_file(
+                degraded,
+                result,
+                bundle=bundle,
+                budget_ms=section.budget_ms,
+                min_quality=None,
+                max_iterations=4,
+                degradation=None,
+                backend="auto",
+                program=None,
+                trace=self.out / "trace",
+            )
+            self.console.print(row["summary"], highlight=False)
+
+        self._stage("restore", [_tree(bundle), _hash(photo), section.model_dump(mode="json")], result, work)
+
+    def _routing(self) -> Any:
+        return self.recipe.routing.model_dump(mode="json")
+
+    def _provenance(self) -> Any:
+        from ..runtime.bundle import Provenance, Teacher
+
+        section = self.recipe.distill
+        taught = section is not None and section.teacher is not None
+        teacher = Teacher(name="sipl-promptir-s", licence="CC BY-SA 4.0", commercial_use=True)
+        return Provenance(
+            teachers=(teacher,) if taught else (),
+            data=tuple(s.photos for s in (section,) if s is not None),
+            commands=(f"burnish run {self.path.name}",),
+        )
+
+
+def _load(path: Path) -> Any:
+    from ..distill.weights import load_student
+
+    return load_student(path)
+
+
+def _key(depends: Any) -> str:
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _tree(folder: Path) -> dict[str, str]:
+    """Hashes of all files below a folder, by relative path. Raises InputError when there is none."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; check the paths in the recipe")
+    return {p.relative_to(folder).as_posix(): _hash(p) for p in sorted(folder.rglob("*")) if p.is_file()}

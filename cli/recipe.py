@@ -1,0 +1,99 @@
+"""A whole recipe: what `burnish run` reads. Paths are relative to the recipe's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from ..distill.distillation import Weights
+from ..distill.recipe import Frozen, Schedule
+from ..distill.student import SIZES
+from ..quantize.config import QuantizeConfig
+from ..runtime.errors import InputError
+from ..runtime.routing import Routing
+
+# Stands for the weights inside the package.
+EMBEDDED_WEIGHTS = "embedded"
+
+
+class DistillSection(Frozen):
+    """Which model to train, from what, on what and how."""
+
+    model: Literal["student", "teacher"] = "student"
+    size: str = "small"
+    photos: str
+    start: str | None = Field(default=None, description="weights to continue from: a file, or 'embedded' for a student")
+    teacher: str | None = Field(default=None, description="a teacher's weights; null for ground truth alone")
+    schedule: Schedule = Schedule()
+    weights: Weights = Weights()
+
+    @field_validator("size")
+    @classmethod
+    def _known(cls, size: str) -> str:
+        if size not in SIZES:
+            raise ValueError(f"unknown size {size!r}; expected one of {', '.join(SIZES)}")
+        return size
+
+
+class ExportSection(Frozen):
+    """Tile and programs of the bundle; no programs means all."""
+
+    tile: int = Field(default=272, gt=0, multiple_of=8)
+    programs: tuple[str, ...] = ()
+
+
+class ValidateSection(Frozen):
+    """What to measure, on which clean photographs."""
+
+    photos: str
+    pictures: int | None = Field(default=None, gt=0)
+    conditions: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    teacher: str | None = Field(default=None, description="a teacher's weights, to show the whole chain")
+    iterations: int = Field(default=4, gt=0)
+    max_drop_db: float = Field(default=0.3, ge=0)
+
+
+class RestoreSection(Frozen):
+    """A photograph to degrade and restore at the end."""
+
+    photo: str
+    degradations: dict[str, float] = Field(default={}, description="kind → severity; none restores the photo as it is")
+    budget_ms: float | None = None
+
+
+class Recipe(Frozen):
+    """All stages; one that is absent is not run."""
+
+    version: Literal[1] = 1
+    distill: DistillSection | None = None
+    calibration: str | None = Field(default=None, description="photographs that quantisation is calibrated on")
+    routing: Routing = Routing()
+    quantize: QuantizeConfig = QuantizeConfig()
+    export: ExportSection = ExportSection()
+    validate_on: ValidateSection | None = Field(default=None, alias="validate")
+    restore: RestoreSection | None = None
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe. Raises InputError naming the first wrong key."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; expected a recipe such as recipes/demo.yaml")
+    try:
+        content: Any = yaml.safe_load(path.read_text())
+        return Recipe.model_validate(content)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        problem = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise InputError(f"{path}: {key}: {problem}; see docs/recipes.md") from None
+
+
+def resolve(recipe: Path, path: str) -> Path:
+    """A path in a recipe, relative to the recipe's folder."""
+    return (recipe.parent / path).resolve()

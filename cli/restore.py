@@ -1,0 +1,103 @@
+"""`burnish restore`: one picture from file to file, with an optional trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..runtime import InputError, Restoration, Restorer
+from ..runtime.pictures import read, replace, write
+from ..runtime.quality import quality_to_psnr
+
+REASONS = {
+    "quality": "the wanted quality was reached",
+    "regression": "the next picture was predicted to be worse",
+    "plateau": "another iteration gained too little",
+    "iterations": "the iteration limit was reached",
+    "budget": "another iteration would not fit the budget",
+}
+
+
+def parse_degradations(text: str | None) -> dict[str, float] | None:
+    """`rain=0.7,noise=0.3` as a mapping. Raises InputError."""
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    try:
+        return {name.strip(): float(weight) for name, _, weight in pairs}
+    except ValueError:
+        raise InputError(f"--degradation {text!r} is not understood; expected rain=0.7,noise=0.3") from None
+
+
+def restore_file(
+    source: Path,
+    out: Path,
+    *,
+    bundle: Path | None,
+    budget_ms: float | None,
+    min_quality: float | None,
+    max_iterations: int,
+    degradation: str | None,
+    backend: str,
+    program: str | None,
+    trace: Path | None,
+) -> dict[str, Any]:
+    """Restore `source` to `out`; returns the result as JSON-ready data with a `summary` line."""
+    degradations = parse_degradations(degradation)
+    picture = read(source)
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent} is not a folder; expected an existing folder to write {out.name} into")
+    restorer = Restorer.load(bundle, backend=backend, program=program, warm_up=budget_ms is not None)
+    result = restorer.restore(
+        picture,
+        budget_ms=budget_ms,
+        min_quality=min_quality,
+        max_iterations=max_iterations,
+        degradations=degradations,
+        keep_steps=trace is not None,
+    )
+    write(result.picture, out)
+    row = as_row(result) | {"input": str(source), "output": str(out)}
+    if trace is not None:
+        write_trace(result, row, trace)
+    row["summary"] = (
+        f"{source} → {out}: {len(result.steps) and len(result.steps) - 1} iterations, kept {result.iteration}, "
+        f"{result.elapsed_ms:.0f} ms, predicted {quality_to_psnr(result.quality):.1f} dB; "
+        f"stopped: {result.reason.value} ({REASONS[result.reason.value]})"
+    )
+    return row
+
+
+def as_row(result: Restoration) -> dict[str, Any]:
+    """A restoration as JSON-ready data."""
+    return {
+        "iteration": result.iteration,
+        "quality": round(result.quality, 4),
+        "predicted_psnr_db": round(quality_to_psnr(result.quality), 2),
+        "reason": result.reason.value,
+        "elapsed_ms": round(result.elapsed_ms, 2),
+        "tiles": result.tiles,
+        "program": result.program,
+        "backend": result.backend,
+        "steps": [
+            {
+                "iteration": step.iteration,
+                "quality": round(step.quality, 4),
+                "cost_ms": round(step.cost_ms, 2),
+                "elapsed_ms": round(step.elapsed_ms, 2),
+                "gates": {k: round(v, 4) for k, v in step.gates.items() if v > 0},
+                "degradations": {k: round(v, 4) for k, v in step.degradations.items()},
+            }
+            for step in result.steps
+        ],
+    }
+
+
+def write_trace(result: Restoration, row: dict[str, Any], folder: Path) -> None:
+    """One PNG a step and trace.json with one row a step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, rgb in enumerate(result.steps_rgb):
+        write(result.picture.with_rgb(rgb), folder / f"step_{index}.png")
+    text = json.dumps(row, indent=1) + "\n"
+    replace(folder / "trace.json", lambda beside: beside.write_text(text))

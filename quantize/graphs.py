@@ -1,0 +1,64 @@
+"""The student's methods as graphs: torch.export programs and ONNX models, in full precision."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+
+import onnx
+import torch
+from torch.export import ExportedProgram
+
+from ..distill.methods import example_inputs, methods
+from ..distill.student import Student
+from ..runtime.backends.base import ENCODE_INPUTS, ENCODE_OUTPUTS, REFINE_INPUTS, REFINE_OUTPUTS
+
+NAMES = {"encode": (ENCODE_INPUTS, ENCODE_OUTPUTS), "refine": (REFINE_INPUTS, REFINE_OUTPUTS)}
+# TensorRT 10.3 (JetPack 6.2) reads opset 20 and IR 10 at most; ONNX Runtime 1.18 reads both.
+OPSET = 18
+IR_VERSION = 10
+
+
+def export_graphs(student: Student, tile: int) -> dict[str, ExportedProgram]:
+    """Both methods as exported float programs for one tile size."""
+    inputs = example_inputs(student, tile)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {name: torch.export.export(m, inputs[name], strict=True) for name, m in methods(student).items()}
+
+
+def onnx_graphs(student: Student, tile: int) -> dict[str, onnx.ModelProto]:
+    """Both methods as checked ONNX models; nodes carry the exporter's notes on where they come from."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    models: dict[str, onnx.ModelProto] = {}
+    for name, program in export_graphs(student, tile).items():
+        inputs, outputs = NAMES[name]
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            converted = torch.onnx.export(
+                program,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        assert converted is not None
+        model: onnx.ModelProto = converted.model_proto
+        model.ir_version = IR_VERSION
+        onnx.checker.check_model(model)
+        models[name] = model
+    return models
+
+
+def without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop the exporter's notes (stack traces with this machine's paths among them)."""
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        del value.metadata_props[:]
+    return model

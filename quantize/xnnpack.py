@@ -1,0 +1,15 @@
+"""XNNPACK's quantizer, for ExecuTorch on Arm and x86 CPUs."""
+
+from __future__ import annotations
+
+from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+    XNNPACKQuantizer,
+    get_symmetric_quantization_config,
+)
+
+
+def xnnpack_quantizer() -> XNNPACKQuantizer:
+    """Symmetric int8: weights a channel, activations a tensor."""
+    quantizer = XNNPACKQuantizer()
+    quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
+    return quantizer

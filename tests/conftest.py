@@ -1,0 +1,67 @@
+"""What tests share: photographs, an untrained student, and a bundle of it with every program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from burnish.distill.student import SIZES, Student
+from burnish.export.context import Context
+from burnish.export.targets import select
+from burnish.export.writer import write_bundle
+from burnish.quantize.calibration import Samples, draw_samples
+from burnish.quantize.config import QuantizeConfig
+from burnish.quantize.stage import quantize_student
+from burnish.runtime.bundle import Provenance
+from burnish.runtime.pictures import read
+from burnish.runtime.routing import Routing
+from numpy.typing import NDArray
+
+PHOTOS = Path(__file__).parents[1] / "recipes" / "photos"
+TILE = 64
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def photo() -> NDArray[np.float32]:
+    """A real photograph, float32 H×W×3."""
+    return read(PHOTOS / "eval" / "kodim23.png").rgb
+
+
+@pytest.fixture(scope="session")
+def student() -> Student:
+    """An untrained nano student whose output is far from the identity, so that a wrong program is noticed."""
+    torch.manual_seed(0)
+    student = Student(SIZES["nano"]).eval()
+    with torch.no_grad():
+        student.refiner.bias.weight.mul_(3)
+        for module in student.modules():
+            if hasattr(module, "lora_b"):
+                module.lora_b.weight.normal_(std=0.05)
+    return student
+
+
+@pytest.fixture(scope="session")
+def quantize_config() -> QuantizeConfig:
+    return QuantizeConfig(pictures=4, iterations=2)
+
+
+@pytest.fixture(scope="session")
+def samples(student: Student, quantize_config: QuantizeConfig) -> Samples:
+    return draw_samples(student, Routing(), PHOTOS / "dev", TILE, quantize_config)
+
+
+@pytest.fixture(scope="session")
+def quantized(student: Student, quantize_config: QuantizeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("quantized") / "graphs"
+    return quantize_student(student, Routing(), PHOTOS / "dev", TILE, out, quantize_config, lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def bundle_path(student: Student, quantized: Path, samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with all programs of the untrained student."""
+    out = tmp_path_factory.mktemp("bundle") / "nano.bundle"
+    context = Context(student, TILE, quantized, samples)
+    return write_bundle(out, context, select(None), Routing(), Provenance(), lambda _: None)

@@ -1,0 +1,90 @@
+"""A bundle is refused, with the reason, when anything about it is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from burnish.runtime import Bundle, BundleError, Restorer
+
+
+@pytest.fixture
+def copy(bundle_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle_path, tmp_path / "copy.bundle"))
+
+
+def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    file = bundle / "bundle.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_opens_and_lists_five_programs(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    names = {p.name for p in bundle.manifest.programs}
+    assert names == {
+        "onnx-fp32",
+        "executorch-xnnpack-fp32",
+        "executorch-xnnpack-int8",
+        "coreml-fp16",
+        "tensorrt-int8",
+    }
+    assert all(p.verified for p in bundle.manifest.programs)
+
+
+def test_a_flipped_byte_is_noticed(copy: Path) -> None:
+    file = copy / "programs" / "onnx-fp32" / "refine.onnx"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(BundleError, match="damaged"):
+        Restorer.load(copy, program="onnx-fp32")
+
+
+def test_a_truncated_or_missing_file_is_noticed(copy: Path) -> None:
+    file = copy / "programs" / "onnx-fp32" / "encode.onnx"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(BundleError, match="damaged"):
+        Restorer.load(copy, program="onnx-fp32")
+    file.unlink()
+    with pytest.raises(BundleError, match="missing"):
+        Restorer.load(copy, program="onnx-fp32")
+
+
+@pytest.mark.parametrize("path", ["../student.safetensors", "/etc/passwd", "a/../../b", "C:\\x", "a\\..\\b", ""])
+def test_no_path_leaves_the_folder(copy: Path, path: str) -> None:
+    edit(copy, lambda m: m["weights"].update(path=path))
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        Bundle.open(copy)
+
+
+def test_a_link_out_of_the_folder_is_refused(copy: Path, tmp_path: Path) -> None:
+    file = copy / "student.safetensors"
+    outside = tmp_path / "outside"
+    file.rename(outside)
+    file.symlink_to(outside)
+    bundle = Bundle.open(copy)
+    with pytest.raises(BundleError, match="out of the bundle"):
+        bundle.file(bundle.manifest.weights)
+
+
+def test_another_format_unknown_keys_and_bad_json_are_refused(copy: Path) -> None:
+    edit(copy, lambda m: m.update(surprise=1))
+    with pytest.raises(BundleError, match="surprise"):
+        Bundle.open(copy)
+    edit(copy, lambda m: m.update(format=99))
+    with pytest.raises(BundleError, match="format 99"):
+        Bundle.open(copy)
+    (copy / "bundle.json").write_text("[" * 100_000)
+    with pytest.raises(BundleError):
+        Bundle.open(copy)
+
+
+def test_a_program_that_is_not_there_lists_what_is(bundle_path: Path) -> None:
+    with pytest.raises(BundleError, match="onnx-fp32"):
+        Bundle.open(bundle_path).program("onnx-fp16")

@@ -96,15 +96,15 @@ def quantize(
 
 def _arguments(row: tuple[torch.Tensor, ...]) -> Any:
     """One sample as NNCF passes it on: the tensor itself where there is one input."""
-    return row if len(row) > 1 else row[0]
+    return row[0] if len(row) == 1 else row
 
 
 def share_boundary_scales(encode: fx.GraphModule, refine: fx.GraphModule) -> None:
     """Give refine's inputs the scales encode's outputs left with, so that quantising them again is the identity."""
-    output: Any = next(node for node in encode.graph.nodes if node.op == "output")
+    nodes: list[Any] = list(encode.graph.nodes)
+    output = next(node for node in nodes if node.op == "output")
     scales: dict[str, tuple[Any, ...]] = {}
-    results: tuple[fx.Node, ...] = output.args[0]
-    for name, node in zip(_OUTPUTS, results, strict=True):
+    for name, node in zip(_OUTPUTS, output.args[0], strict=True):
         if node.op == "call_function" and node.target is _DEQUANTIZE:
             scales[name] = tuple(node.args[1:])
     for node in refine.graph.nodes:

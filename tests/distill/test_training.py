@@ -137,7 +137,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds student"):
         load_teacher(tmp_path / "s.safetensors")
     save_weights(student, "student", SIZES["small"].model_dump(mode="json"), tmp_path / "wrong.safetensors")
-    with pytest.raises(InputError, match="does not fit Student: .*first "):
+    with pytest.raises(InputError, match=r"does not fit Student: .*first "):
         load_student(tmp_path / "wrong.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(InputError, match="not a safetensors file"):

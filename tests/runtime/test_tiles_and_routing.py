@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from burnish.runtime.errors import InputError
@@ -26,7 +28,7 @@ def test_neighbours_share_at_least_the_overlap(length: int) -> None:
     rows = plan_tiles(length, 64, 272).rows
     assert rows[0] == 0
     assert rows[-1] == max(0, length - 272)
-    assert all(later - earlier <= 272 - 32 for earlier, later in zip(rows, rows[1:], strict=False))
+    assert all(later - earlier <= 272 - 32 for earlier, later in itertools.pairwise(rows))
 
 
 def test_common_sizes_need_few_tiles() -> None:

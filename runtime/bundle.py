@@ -19,7 +19,8 @@ from .routing import Routing
 FORMAT = 1
 MANIFEST = "bundle.json"
 MAX_MANIFEST_BYTES = 1 << 20
-EMBEDDED = Path(__file__).parent / "embedded" / "default.bundle"
+# Resolved: an editable install links every file, and a bundle's files may not be links that lead out of it.
+EMBEDDED = Path(__file__).resolve().parent / "embedded" / "default.bundle"
 
 
 class _Entry(BaseModel):

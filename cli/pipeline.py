@@ -136,7 +136,7 @@ class _Run:
                 section.iterations,
                 self.console,
             )
-            self.console.print(result["summary"], highlight=False)
+            self.console.print(result["summary"], highlight=False, soft_wrap=True)
 
         self._stage("validate", [_tree(bundle), _tree(photos), section.model_dump(mode="json")], verdict, work)
         return not json.loads(verdict.read_text())["failures"]
@@ -166,7 +166,7 @@ class _Run:
                 program=None,
                 trace=self.out / "trace",
             )
-            self.console.print(row["summary"], highlight=False)
+            self.console.print(row["summary"], highlight=False, soft_wrap=True)
 
         self._stage("restore", [_tree(bundle), _hash(photo), section.model_dump(mode="json")], result, work)
 

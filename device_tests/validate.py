@@ -28,7 +28,6 @@ from .eager import EagerSession
 from .numerics import BASELINE, TEACHER, Failure, Numerics, Row, Sample
 from .protocol import Array, Condition, Protocol, degraded, load_protocol, read_clean
 
-# A clean picture has no error at iteration 0; 100 dB stands for "identical".
 Progress = Callable[[int, int, str], None]
 # Conditions a person wants to see first.
 SHOWN = ("noise-25", "rain-heavy", "snow-heavy", "haze-heavy", "low-light-heavy", "rain+haze")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from ..runtime.pictures import replace
 from .data import Batch, DegradedPatches, list_pictures
 from .recipe import Schedule
 
@@ -96,7 +96,7 @@ def train(objective: Objective[Any], schedule: Schedule, photos: Path, out: Path
             "elapsed": elapsed,
         }
         if fabric.is_global_zero:
-            _replace(checkpoint, lambda path: torch.save(state, path))
+            replace(checkpoint, lambda path: torch.save(state, path))
 
     batch_size = schedule.batch * fabric.world_size
     patches = DegradedPatches(
@@ -143,19 +143,9 @@ def train(objective: Objective[Any], schedule: Schedule, photos: Path, out: Path
     save()
     if fabric.is_global_zero:
         averaged = {name: value.detach().cpu().contiguous() for name, value in average.module.state_dict().items()}
-        _replace(weights, lambda path: save_file(averaged, path))
+        replace(weights, lambda path: save_file(averaged, path))
     return weights
 
 
 def _warm_cosine(step: int, warmup: int, done: float) -> float:
     return min(1.0, (step + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside `path` and rename, so that a kill leaves the old file or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ def test_the_protocol_is_what_it_was() -> None:
 
 
 def test_input_figures_can_be_reproduced() -> None:
-    """One shipped picture against its share of nothing less than the stated seeds: the same bytes, twice."""
+    """A shipped picture degrades to the same bytes twice, near the stated input PSNR of its set."""
     protocol = load_protocol()
     from burnish.runtime.pictures import read
 

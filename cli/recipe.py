@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from ..distill.data import Mixture
 from ..distill.distillation import Weights
 from ..distill.recipe import Frozen, Schedule
 from ..distill.student import SIZES
@@ -27,6 +28,7 @@ class DistillSection(Frozen):
     photos: str
     start: str | None = Field(default=None, description="weights to continue from: a file, or 'embedded' for a student")
     teacher: str | None = Field(default=None, description="a teacher's weights; null for ground truth alone")
+    mixture: Mixture = Mixture()
     schedule: Schedule = Schedule()
     weights: Weights = Weights()
 

@@ -52,7 +52,7 @@ def train_section(section: DistillSection, recipe_path: Path, photos: Path, out:
             text = f"step {row['step']:.0f}  loss {row['loss']:.4f}  {db}  eta {row['eta_s'] / 60:.1f} min"
             bar.update(task, completed=share, row=text)
 
-        averaged = train(objective, section.schedule, photos, out, show)
+        averaged = train(objective, section.schedule, photos, section.mixture, out, show)
     weights = out / f"{section.model}.safetensors"
     _publish(section, averaged, objective, weights)
     return weights

@@ -10,18 +10,50 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..runtime.errors import InputError
 from ..runtime.tree import LEAVES
 from .degradations import KINDS, degrade
+from .recipe import Frozen
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-# Share of samples with 0, 1, 2 and 3 degradations.
-MEMBERS = (0.06, 0.56, 0.27, 0.11)
-SEVEREST = 1.0
 MILDEST = 0.08
+
+
+class Mixture(Frozen):
+    """What degrades a training sample: how many leaves of the tree at once, and which."""
+
+    members: tuple[float, ...] = Field(
+        default=(0.06, 0.56, 0.27, 0.11), description="shares of samples with 0, 1, 2, 3, … degradations"
+    )
+    leaves: dict[str, float] = Field(
+        default={leaf: 2.0 if leaf == "noise" else 1.0 for leaf in LEAVES}, description="leaf → how often it is drawn"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Mixture:
+        unknown = sorted(set(self.leaves) - set(LEAVES))
+        if unknown:
+            raise ValueError(f"unknown leaf {unknown[0]!r}; expected some of {', '.join(LEAVES)}")
+        if min((*self.members, *self.leaves.values()), default=-1.0) < 0 or sum(self.members) <= 0:
+            raise ValueError("shares must not be negative, and one of `members` must be positive")
+        if len(self.members) - 1 > sum(weight > 0 for weight in self.leaves.values()):
+            raise ValueError("`members` asks for more degradations at once than `leaves` has")
+        return self
+
+    def draw(self, rng: np.random.Generator) -> dict[str, float]:
+        """A random set of kinds, at most one a leaf, each with a severity."""
+        members, weights = np.array(self.members), np.array([self.leaves.get(leaf, 0.0) for leaf in LEAVES])
+        count = rng.choice(len(members), p=members / members.sum())
+        leaves = rng.choice(len(LEAVES), size=count, replace=False, p=weights / weights.sum())
+        mixture: dict[str, float] = {}
+        for leaf in sorted(leaves):
+            kinds = [name for name, kind in KINDS.items() if kind.leaf == LEAVES[leaf]]
+            mixture[kinds[rng.integers(len(kinds))]] = float(rng.uniform(MILDEST, 1.0))
+        return mixture
 
 
 class Batch(NamedTuple):
@@ -48,8 +80,17 @@ class DegradedPatches(Dataset[Batch]):
     Sample `i` depends on `(seed, i)` alone, so a resumed run sees exactly the samples it would have seen.
     """
 
-    def __init__(self, photos: list[Path], patch: int, count: int, seed: int, start: int = 0, cached: int = 1024):
-        self.photos, self.patch, self.seed = photos, patch, seed
+    def __init__(
+        self,
+        photos: list[Path],
+        mixture: Mixture,
+        patch: int,
+        count: int,
+        seed: int,
+        start: int = 0,
+        cached: int = 1024,
+    ):
+        self.photos, self.mixture, self.patch, self.seed = photos, mixture, patch, seed
         self.start, self.count = start, count
         self._cache: OrderedDict[Path, NDArray[np.uint8]] = OrderedDict()
         self._cached = cached
@@ -79,22 +120,12 @@ class DegradedPatches(Dataset[Batch]):
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
         clean = np.ascontiguousarray(crop, np.float32) / 255.0
-        mixture = random_mixture(rng)
+        mixture = self.mixture.draw(rng)
         degraded = degrade(clean, mixture, int(rng.integers(2**31)))
         severities = np.zeros(len(LEAVES), np.float32)
         for kind, severity in mixture.items():
             severities[LEAVES.index(KINDS[kind].leaf)] = severity
         return Batch(_tensor(clean), _tensor(degraded), torch.from_numpy(severities))
-
-
-def random_mixture(rng: np.random.Generator) -> dict[str, float]:
-    """A random set of kinds, at most one a leaf, with severities."""
-    leaves = rng.choice(len(LEAVES), size=rng.choice(len(MEMBERS), p=MEMBERS), replace=False)
-    mixture: dict[str, float] = {}
-    for leaf in sorted(leaves):
-        kinds = [name for name, kind in KINDS.items() if kind.leaf == LEAVES[leaf]]
-        mixture[kinds[rng.integers(len(kinds))]] = float(rng.uniform(MILDEST, SEVEREST))
-    return mixture
 
 
 def _tensor(picture: NDArray[np.float32]) -> Tensor:

@@ -157,9 +157,12 @@ class DistillationObjective(Objective[Student]):
 
     @staticmethod
     def _routing_loss(assessment: Tensor, remaining: Tensor) -> Tensor:
-        """Cross-entropy of the leaves, and UniRestorer's granularity loss ‖p − y‖² / (2 e^g) + g / 2."""
+        """Cross-entropy of the leaves, and UniRestorer's granularity loss ‖p − y‖² / (2 e^g) + g / 2.
+
+        A floor under the error bounds g from below; without it a mixture that is always told right drives e^-g to infinity.
+        """
         logits, granularity = assessment[:, 2:], assessment[:, 1]
-        error = (logits.detach().sigmoid() - remaining).square().mean(1)
+        error = (logits.detach().sigmoid() - remaining).square().mean(1) + 1e-3
         spread = 0.5 * (error * torch.exp(-granularity) + granularity)
         return F.binary_cross_entropy_with_logits(logits, remaining) + 0.1 * spread.mean()
 

@@ -63,11 +63,14 @@ class Block(nn.Module):
 
 
 class ExpertBlock(Block):
-    """A block whose first convolution carries all LoRA experts side by side: W x + B (gates ⊙ (A x)) (UIR-LoRA, eq. 6)."""
+    """A block whose first convolution carries all LoRA experts side by side: W x + B (gates ⊙ (A x + a)) (UIR-LoRA, eq. 6).
+
+    The bias a is ours: an open gate then shifts features wherever it is, so that experts tell degradations apart early.
+    """
 
     def __init__(self, width: int, ranks: int) -> None:
         super().__init__(width)
-        self.lora_a = nn.Conv2d(width, ranks, 1, bias=False)
+        self.lora_a = nn.Conv2d(width, ranks, 1)
         self.lora_b = nn.Conv2d(ranks, width, 1, bias=False)
 
     def gated(self, x: Tensor, gates: Tensor) -> Tensor:
@@ -248,6 +251,8 @@ def _initialise(student: Student) -> None:
                 module.conv2.weight.mul_(0.3)
             if isinstance(module, ExpertBlock):
                 module.lora_b.weight.zero_()
+                assert module.lora_a.bias is not None
+                module.lora_a.bias.normal_()
             if isinstance(module, DictionaryAttention | TokenAttention):
                 module.query.weight.mul_(student.config.token_width**-0.5)
                 module.project.weight.mul_(0.3)

@@ -16,16 +16,21 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from lightning.fabric import Fabric
+from pytorch_optimizer import Muon
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from ..runtime.pictures import replace
-from .data import Batch, DegradedPatches, list_pictures
+from .data import Batch, DegradedPatches, Mixture, list_pictures
 from .recipe import Schedule
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+# Matrices narrower than this are left to AdamW.
+NARROW = 16
 
 
 class Objective(nn.Module, Generic[Model]):
@@ -53,7 +58,31 @@ def _cpu_flag(name: str) -> bool:
     return cpuinfo.exists() and name in cpuinfo.read_text()
 
 
-def train(objective: Objective[Any], schedule: Schedule, photos: Path, out: Path, progress: Progress) -> Path:
+def make_optimizer(objective: nn.Module, schedule: Schedule) -> Muon:
+    """Muon for matrices, AdamW for all else, at one learning rate.
+
+    Muon (Jordan et al. 2024; scaled to AdamW's step size as Liu et al., "Muon is Scalable for LLM Training", 2025) makes
+    every singular direction of an update equally large. These networks have no normalisation layers and learn very
+    different tasks at once; docs/decisions.md has what that gains. Weights that read or write pictures, depthwise
+    convolutions and dictionaries have fewer than `NARROW` rows or columns.
+    """
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in objective.parameters():
+        wide = parameter.ndim >= 2 and min(parameter.shape[:2]) >= NARROW
+        (matrices if wide else others).append(parameter)
+    rate, decay = schedule.learning_rate, schedule.weight_decay
+    return Muon(
+        [
+            {"params": matrices, "lr": rate, "weight_decay": decay, "use_muon": True, "use_adjusted_lr": True},
+            {"params": others, "lr": rate, "weight_decay": decay, "use_muon": False, "betas": (0.9, 0.99), "eps": 1e-8},
+        ]
+    )
+
+
+def train(
+    objective: Objective[Any], schedule: Schedule, photos: Path, mixture: Mixture, out: Path, progress: Progress
+) -> Path:
     """Train `objective.model`; returns the path of its averaged weights (safetensors).
 
     Resumes from `out/checkpoint.pt` when there is one. Ends after `schedule.steps`, or so that all sessions together
@@ -72,9 +101,7 @@ def train(objective: Objective[Any], schedule: Schedule, photos: Path, out: Path
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(
-        objective.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=schedule.weight_decay
-    )
+    optimizer: Any = make_optimizer(objective, schedule)
     wrapped, optimizer = fabric.setup(objective, optimizer)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema))
 
@@ -100,7 +127,12 @@ def train(objective: Objective[Any], schedule: Schedule, photos: Path, out: Path
 
     batch_size = schedule.batch * fabric.world_size
     patches = DegradedPatches(
-        list_pictures(photos), schedule.patch, schedule.steps * batch_size, schedule.seed, start=step * batch_size
+        list_pictures(photos),
+        mixture,
+        schedule.patch,
+        schedule.steps * batch_size,
+        schedule.seed,
+        start=step * batch_size,
     )
     loader = fabric.setup_dataloaders(
         DataLoader(patches, schedule.batch, num_workers=schedule.workers, drop_last=True, shuffle=False)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..distill.data import list_pictures, random_mixture
+from ..distill.data import Mixture, list_pictures
 from ..distill.degradations import KINDS, degrade
 from ..distill.student import Student
 from ..runtime.pictures import read
@@ -56,4 +56,4 @@ def _mixture(index: int, rng: np.random.Generator) -> dict[str, float]:
     turn = index % (2 * len(alone) + 1)
     if turn < len(alone):
         return {alone[turn]: 1.0}
-    return random_mixture(rng) if turn < 2 * len(alone) else {}
+    return Mixture().draw(rng) if turn < 2 * len(alone) else {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from burnish.distill.data import Batch, DegradedPatches, list_pictures
+from burnish.distill.data import Batch, DegradedPatches, Mixture, list_pictures
 from burnish.distill.distillation import DistillationObjective, Weights, route_batch
 from burnish.distill.recipe import Schedule
 from burnish.distill.student import SIZES, Student
@@ -42,8 +42,8 @@ def objective(teacher: SIPLPromptIR | None = None, **weights: object) -> Distill
 
 def test_a_sample_depends_on_its_index_alone() -> None:
     photos = list_pictures(PHOTOS / "train")
-    whole = DegradedPatches(photos, 32, 10, seed=3)
-    rest = DegradedPatches(photos, 32, 10, seed=3, start=6)
+    whole = DegradedPatches(photos, Mixture(), 32, 10, seed=3)
+    rest = DegradedPatches(photos, Mixture(), 32, 10, seed=3, start=6)
     assert len(rest) == 4
     for offset in range(4):
         for a, b in zip(rest[offset], whole[6 + offset], strict=True):
@@ -51,7 +51,7 @@ def test_a_sample_depends_on_its_index_alone() -> None:
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = load_file(train(objective(), quick(6), PHOTOS / "train", tmp_path / "whole", lambda _: None))
+    whole = load_file(train(objective(), quick(6), PHOTOS / "train", Mixture(), tmp_path / "whole", lambda _: None))
 
     class Killed(Exception):
         pass
@@ -61,9 +61,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        train(objective(), quick(6), PHOTOS / "train", tmp_path / "parts", kill)
+        train(objective(), quick(6), PHOTOS / "train", Mixture(), tmp_path / "parts", kill)
     assert not (tmp_path / "parts" / "weights.safetensors").exists()
-    parts = load_file(train(objective(), quick(6), PHOTOS / "train", tmp_path / "parts", lambda _: None))
+    parts = load_file(train(objective(), quick(6), PHOTOS / "train", Mixture(), tmp_path / "parts", lambda _: None))
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=0)
     rows = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
@@ -72,7 +72,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
 
 def test_the_losses_can_be_learned() -> None:
     """On one batch of real photographs, restored pictures, routing and quality all get better."""
-    patches = DegradedPatches(list_pictures(PHOTOS / "train"), 32, 8, seed=1)
+    patches = DegradedPatches(list_pictures(PHOTOS / "train"), Mixture(), 32, 8, seed=1)
     batch = Batch(*torch.utils.data.default_collate([patches[i] for i in range(8)]))
     learner = objective(unroll=(1.0,), floor=1e-3)
     optimizer = torch.optim.AdamW(learner.parameters(), 2e-3)
@@ -90,7 +90,7 @@ def test_the_losses_can_be_learned() -> None:
 
 def test_a_minutes_limit_ends_the_run(tmp_path: Path) -> None:
     rows: list[dict[str, float]] = []
-    train(objective(), quick(1_000_000, minutes=0.03), PHOTOS / "train", tmp_path, rows.append)
+    train(objective(), quick(1_000_000, minutes=0.03), PHOTOS / "train", Mixture(), tmp_path, rows.append)
     assert rows[-1]["elapsed_s"] < 10
 
 
@@ -100,7 +100,7 @@ def test_a_teacher_is_learned_from_and_left_alone(tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     rows: list[dict[str, float]] = []
     taught = objective(teacher, teacher_share=0.5)
-    train(taught, quick(3), PHOTOS / "train", tmp_path, rows.append)
+    train(taught, quick(3), PHOTOS / "train", Mixture(), tmp_path, rows.append)
     assert rows[-1]["teacher"] > 0
     assert rows[-1]["tokens"] > 0
     assert not any(name.startswith("_teacher") for name in taught.state_dict())
@@ -111,7 +111,7 @@ def test_a_teacher_is_learned_from_and_left_alone(tmp_path: Path) -> None:
 def test_the_privileged_teacher_trains_and_repeats(tmp_path: Path) -> None:
     torch.manual_seed(0)
     teacher = SIPLPromptIR(TINY)
-    weights = train(PrivilegedObjective(teacher), quick(4), PHOTOS / "train", tmp_path, lambda _: None)
+    weights = train(PrivilegedObjective(teacher), quick(4), PHOTOS / "train", Mixture(), tmp_path, lambda _: None)
     teacher.load_state_dict(load_file(weights))
     picture = torch.rand(1, 3, 32, 48)
     with torch.no_grad():

@@ -12,9 +12,11 @@ from rich.console import Console
 
 from ..runtime.errors import BurnishError, InputError
 from .restore import restore_file
-from .stages import distill_command, export_command, quantize_command, run_command, validate_command
+from .stages import export_command, quantize_command, validate_command
+from .teacher import app as teacher_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(teacher_app, name="teacher")
 console = Console(stderr=True)
 
 BundleOption = Annotated[Path | None, typer.Option(help="a bundle's folder; the embedded one without")]
@@ -59,7 +61,9 @@ def distill(
     data: Annotated[Path | None, typer.Option(help="your own photographs instead of the recipe's")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="minutes at most, over all sessions")] = None,
 ) -> None:
-    """Train a student (or, with `model: teacher`, a teacher); resumes when started again."""
+    """Train a student (or, where the recipe's `model` names one, a teacher); resumes when started again."""
+    from .training import distill_command
+
     weights = distill_command(recipe, out, data, minutes, console)
     console.print(f"weights: {weights}")
 
@@ -87,7 +91,8 @@ def export(
     tile: Annotated[int, typer.Option(help="side of a tile in pixels, a multiple of 8")] = 272,
 ) -> None:
     """Write a bundle; every program is loaded and compared before the bundle exists."""
-    export_command(student, out, calibration, quantized, program, tile, console)
+    command = f"burnish export {student.name}"
+    export_command(student, out, calibration, quantized, program, tile, command, console)
     console.print(f"bundle: {out}")
 
 
@@ -119,7 +124,9 @@ def run_recipe(
     out: Annotated[Path, typer.Option(help="folder for everything the run makes")],
 ) -> None:
     """Run a whole recipe: distil, quantise, export, validate, restore. Finished stages are skipped."""
-    run_command(recipe, out, console)
+    from .pipeline import run_pipeline
+
+    run_pipeline(recipe, out, console)
 
 
 @app.command()

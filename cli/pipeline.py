@@ -19,9 +19,11 @@ import numpy as np
 from rich.console import Console
 
 from ..runtime.errors import GateFailed, InputError
-from ..runtime.pictures import Picture, read, replace, write
+from ..runtime.files import replace
+from ..runtime.pictures import Picture, read, write
 from .recipe import Recipe, read_recipe, resolve
-from .stages import embedded_student, export_stage, quantize_stage, train_section, validate_command, weights_path
+from .stages import export_command, quantize_stage, validate_command
+from .training import embedded_student, train_section, weights_path
 
 
 def run_pipeline(recipe_path: Path, out: Path, console: Console) -> None:
@@ -65,7 +67,8 @@ class _Run:
             return embedded_student()
         photos = resolve(self.path, section.photos)
         used = [weights_path(name, self.path) for name in (section.start, section.teacher)]
-        depends = [section.model_dump(mode="json"), _tree(photos), *(_hash(path) for path in used if path)]
+        routing = self.recipe.routing and self.recipe.routing.model_dump(mode="json")
+        depends = [section.model_dump(mode="json"), routing, _tree(photos), *(_hash(path) for path in used if path)]
         # A run folder a key: a changed recipe never resumes another recipe's checkpoint.
         folder = self.out / "distill" / _key(depends)[:12]
         weights = folder / "student.safetensors"
@@ -74,7 +77,7 @@ class _Run:
             for stale in (self.out / "distill").glob("*"):
                 if stale != folder:
                     shutil.rmtree(stale)
-            train_section(section, self.path, photos, folder, self.console)
+            train_section(section, self.recipe.routing, self.path, photos, folder, self.console)
 
         self._stage("distill", depends, weights, work)
         return weights
@@ -84,12 +87,12 @@ class _Run:
             raise InputError(f"{self.path} has no calibration; expected a folder of photographs")
         photos, folder = resolve(self.path, self.recipe.calibration), self.out / "quantized"
         config, tile = self.recipe.quantize, self.recipe.export.tile
-        depends = [_hash(student), _tree(photos), config.model_dump(mode="json"), self._routing(), tile]
+        depends = [_hash(student), _tree(photos), config.model_dump(mode="json"), tile]
         self._stage(
             "quantize",
             depends,
             folder,
-            lambda: quantize_stage(_load(student), self.recipe.routing, photos, tile, folder, config, self.console),
+            lambda: quantize_stage(student, photos, tile, folder, config, self.console),
         )
         return folder
 
@@ -97,20 +100,19 @@ class _Run:
         assert self.recipe.calibration is not None
         bundle, photos = self.out / "photo.bundle", resolve(self.path, self.recipe.calibration)
         section = self.recipe.export
-        depends = [_hash(student), _tree(quantized), section.model_dump(mode="json"), self._routing()]
+        depends = [_hash(student), _tree(quantized), section.model_dump(mode="json")]
         self._stage(
             "export",
             depends,
             bundle,
-            lambda: export_stage(
-                _load(student),
-                self.recipe.routing,
+            lambda: export_command(
+                student,
+                bundle,
                 photos,
                 quantized,
                 list(section.programs) or None,
                 section.tile,
-                bundle,
-                self._provenance(),
+                f"burnish run {self.path.name}",
                 self.console,
             ),
         )
@@ -169,27 +171,6 @@ class _Run:
             self.console.print(row["summary"], highlight=False, soft_wrap=True)
 
         self._stage("restore", [_tree(bundle), _hash(photo), section.model_dump(mode="json")], result, work)
-
-    def _routing(self) -> Any:
-        return self.recipe.routing.model_dump(mode="json")
-
-    def _provenance(self) -> Any:
-        from ..runtime.bundle import Provenance, Teacher
-
-        section = self.recipe.distill
-        taught = section is not None and section.teacher is not None
-        teacher = Teacher(name="sipl-promptir-s", licence="CC BY-SA 4.0", commercial_use=True)
-        return Provenance(
-            teachers=(teacher,) if taught else (),
-            data=tuple(s.photos for s in (section,) if s is not None),
-            commands=(f"burnish run {self.path.name}",),
-        )
-
-
-def _load(path: Path) -> Any:
-    from ..distill.weights import load_student
-
-    return load_student(path)
 
 
 def _key(depends: Any) -> str:

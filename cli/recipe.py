@@ -12,6 +12,7 @@ from ..distill.data import Mixture
 from ..distill.distillation import Weights
 from ..distill.recipe import Frozen, Schedule
 from ..distill.student import SIZES
+from ..distill.teachers.registry import TEACHERS
 from ..quantize.config import QuantizeConfig
 from ..runtime.errors import InputError
 from ..runtime.routing import Routing
@@ -23,14 +24,22 @@ EMBEDDED_WEIGHTS = "embedded"
 class DistillSection(Frozen):
     """Which model to train, from what, on what and how."""
 
-    model: Literal["student", "teacher"] = "student"
+    model: str = Field(default="student", description="'student', or the name of a teacher to train")
     size: str = "small"
     photos: str
     start: str | None = Field(default=None, description="weights to continue from: a file, or 'embedded' for a student")
     teacher: str | None = Field(default=None, description="a teacher's weights; null for ground truth alone")
+    cache: str | None = Field(default=None, description="trajectories of `burnish teacher cache`, instead of a teacher")
     mixture: Mixture = Mixture()
     schedule: Schedule = Schedule()
     weights: Weights = Weights()
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, model: str) -> str:
+        if model not in ("student", *TEACHERS):
+            raise ValueError(f"unknown model {model!r}; expected student or a teacher: {', '.join(TEACHERS)}")
+        return model
 
     @field_validator("size")
     @classmethod
@@ -73,7 +82,7 @@ class Recipe(Frozen):
     version: Literal[1] = 1
     distill: DistillSection | None = None
     calibration: str | None = Field(default=None, description="photographs that quantisation is calibrated on")
-    routing: Routing = Routing()
+    routing: Routing | None = Field(default=None, description="null for that of the weights training starts from")
     quantize: QuantizeConfig = QuantizeConfig()
     export: ExportSection = ExportSection()
     validate_on: ValidateSection | None = Field(default=None, alias="validate")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime import InputError, Restoration, Restorer
-from ..runtime.pictures import read, replace, write
+from ..runtime.files import replace
+from ..runtime.pictures import read, write
 from ..runtime.quality import quality_to_psnr
 
 REASONS = {

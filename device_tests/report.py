@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 from jinja2 import Environment, select_autoescape
 
-from ..runtime.pictures import replace
+from ..runtime.files import replace
 from .numerics import BASELINE, TEACHER, Numerics
 
 GROUPS = ("single", "double", "triple", "pairs")

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -18,7 +17,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from ..distill.data import list_pictures
 from ..distill.metrics import psnr
 from ..distill.recipe import Frozen
-from ..distill.teachers.sipl import SIPLPromptIR
+from ..distill.teachers.protocol import Teacher
 from ..distill.weights import load_student
 from ..runtime import backends
 from ..runtime.bundle import Bundle
@@ -53,7 +52,7 @@ class Pair(NamedTuple):
     clean: Array
 
 
-def measure(bundle: Bundle, plan: Plan, teacher: SIPLPromptIR | None, progress: Progress) -> Numerics:
+def measure(bundle: Bundle, plan: Plan, teacher: Teacher | None, progress: Progress) -> Numerics:
     """Run every candidate on every pair for a fixed number of iterations and compare. Raises InputError, BundleError."""
     protocol = load_protocol()
     count, set_name, pairs = _pairs(plan, protocol)
@@ -163,19 +162,11 @@ def _trajectory(restorer: Restorer, picture: Array, iterations: int) -> tuple[Ar
 
 
 @torch.no_grad()
-def teacher_trajectory(teacher: SIPLPromptIR, picture: Array, iterations: int) -> list[Array]:
-    """The input and the teacher's picture of every round, the degraded input fixed (SIPL, equation 5)."""
-    height, width = picture.shape[:2]
-    multiple = teacher.config.multiple
-    degraded_picture = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)[None]))
-    padding = (0, -width % multiple, 0, -height % multiple)
-    padded = F.pad(degraded_picture, padding, mode="reflect")
-    steps, privileged = [picture], None
-    for _ in range(iterations):
-        restored = teacher(padded, privileged).clamp(0, 1)
-        privileged = teacher.encode(restored)
-        steps.append(restored[0, :, :height, :width].permute(1, 2, 0).numpy())
-    return steps
+def teacher_trajectory(teacher: Teacher, picture: Array, iterations: int) -> list[Array]:
+    """The input and the teacher's picture of every round."""
+    degraded = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)[None]))
+    rounds = teacher.restore(degraded, iterations)
+    return [picture, *(step.picture[0].permute(1, 2, 0).numpy() for step in rounds)]
 
 
 def _score(restored: Array, clean: Array) -> tuple[float, float]:

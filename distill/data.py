@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -57,11 +58,42 @@ class Mixture(Frozen):
 
 
 class Batch(NamedTuple):
-    """`clean`, `degraded`: (B, 3, P, P) in [0, 1]; `severities`: (B, leaves), 0 where a leaf is absent."""
+    """What a training step sees; R is 0 where no teacher's trajectory was cached, and C where it has no features."""
 
-    clean: Tensor
-    degraded: Tensor
-    severities: Tensor
+    clean: Tensor  # (B, 3, P, P) in [0, 1]
+    degraded: Tensor  # (B, 3, P, P) in [0, 1]
+    severities: Tensor  # (B, leaves), 0 where a leaf is absent
+    rounds: Tensor  # (B, R, 3, P, P) in [0, 1]: a teacher's pictures
+    features: Tensor  # (B, R, C, h, w): a teacher's features
+
+    @classmethod
+    def untaught(cls, clean: Tensor, degraded: Tensor, severities: Tensor) -> Batch:
+        """Samples, batched or single, without a teacher's trajectory."""
+        lead = severities.shape[:-1]
+        rounds, features = clean.new_zeros(*lead, 0, *clean.shape[-3:]), clean.new_zeros(*lead, 0, 0, 1, 1)
+        return cls(clean, degraded, severities, rounds, features)
+
+
+class Source(Protocol):
+    """Where training samples come from."""
+
+    def samples(self, start: int, stop: int) -> Dataset[Batch]:
+        """Samples `start` … `stop` of an endless sequence; each depends on its place alone, so that a run can resume."""
+        ...
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Photographs in a folder, degraded anew for every sample."""
+
+    folder: Path
+    mixture: Mixture
+    patch: int
+    seed: int
+
+    def samples(self, start: int, stop: int) -> Dataset[Batch]:
+        """Raises InputError when the folder holds no picture."""
+        return DegradedPatches(list_pictures(self.folder), self.mixture, self.patch, stop, self.seed, start)
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -125,7 +157,7 @@ class DegradedPatches(Dataset[Batch]):
         severities = np.zeros(len(LEAVES), np.float32)
         for kind, severity in mixture.items():
             severities[LEAVES.index(KINDS[kind].leaf)] = severity
-        return Batch(_tensor(clean), _tensor(degraded), torch.from_numpy(severities))
+        return Batch.untaught(_tensor(clean), _tensor(degraded), torch.from_numpy(severities))
 
 
 def _tensor(picture: NDArray[np.float32]) -> Tensor:

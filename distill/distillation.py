@@ -7,6 +7,7 @@ to the next iteration is detached, so the first iteration is never made worse to
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,12 @@ from .data import Batch
 from .metrics import psnr
 from .recipe import Frozen
 from .student import Student
-from .teachers.sipl import SIPLPromptIR
+from .teachers.protocol import Teacher
 from .training import Objective
+
+Match = Literal["skip", "merge"]
+# Difference in predicted quality at which a ranking counts as settled: 0.4 dB.
+RANKING_SCALE = 0.01
 
 
 class Weights(Frozen):
@@ -35,7 +40,16 @@ class Weights(Frozen):
     quality: float = Field(
         default=1.0, ge=0, description="error of predicted quality, and of its change over an iteration"
     )
+    ranking: float = Field(
+        default=0.1, ge=0, description="whether an iteration is judged better or worse than the last"
+    )
     teacher_share: float = Field(default=0.25, ge=0, le=1, description="share of a batch that the teacher restores too")
+    teacher_rounds: int | None = Field(
+        default=None, gt=0, description="the teacher's rounds; null for one an iteration"
+    )
+    match: Match = Field(
+        default="skip", description="which of the teacher's rounds an iteration learns: see match_rounds"
+    )
     true_gates: float = Field(
         default=0.5, ge=0, le=1, description="share of samples routed by the truth, not by the student"
     )
@@ -70,37 +84,65 @@ def route_batch(routing: Routing, granularity: Tensor, belief: Tensor) -> Tensor
     return gates * kept
 
 
-class DistillationObjective(Objective[Student]):
-    """All losses of a student; `teacher` may be None (ground truth alone)."""
+def match_rounds(rounds: int, iterations: int, match: Match) -> list[int]:
+    """The teacher's round (from 0) that each of a student's iterations learns; there may be more or fewer of them.
 
-    def __init__(self, student: Student, teacher: SIPLPromptIR | None, weights: Weights, routing: Routing) -> None:
+    `skip`: iteration t learns round t, and the last round once there is no other. `merge`: the rounds are shared out
+    evenly and an iteration learns the last of its share, so that the last iteration ends where the teacher ends.
+    """
+    if match == "skip" or rounds <= iterations:
+        return [min(t, rounds - 1) for t in range(iterations)]
+    return [math.ceil((t + 1) * rounds / iterations) - 1 for t in range(iterations)]
+
+
+def ranking_loss(before: Tensor, after: Tensor, change: Tensor) -> Tensor:
+    """Pairwise ranking of an iteration's predicted qualities, (B, 1) each, by the true change: what replaces RAR's comparison.
+
+    RankNet's log(1 + e^(−s Δq)), weighted by |Δ| so that pairs which are equal in truth need no order.
+    """
+    weight = (change.abs() / RANKING_SCALE).clamp(max=1.0)
+    return (weight * F.softplus(-change.sign() * (after - before) / RANKING_SCALE)).mean()
+
+
+class DistillationObjective(Objective[Student]):
+    """All losses of a student. A teacher is asked live, or its rounds come with the batch, or there is none.
+
+    `feature_width`: channels of the teacher's features, None where it has none.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        weights: Weights,
+        routing: Routing,
+        teacher: Teacher | None = None,
+        feature_width: int | None = None,
+    ) -> None:
         super().__init__()
         self.model = student
         self.weights, self.routing = weights, routing
         # In a list, so that the frozen teacher is no part of what is trained, averaged or saved.
-        self._teacher: list[SIPLPromptIR] = [] if teacher is None else [teacher.eval().requires_grad_(False)]
+        self._teacher: list[Teacher] = [] if teacher is None else [teacher.eval().requires_grad_(False)]
         self._token_side = math.isqrt(student.config.tokens)
         self.project: nn.Linear | None = None
-        if teacher is not None:
-            width = teacher.get_parameter("privileged_dictionary3").shape[1]
-            self.project = nn.Linear(student.config.token_width, width)
+        if feature_width is not None:
+            self.project = nn.Linear(student.config.token_width, feature_width)
 
-    @torch.no_grad()
-    def _trajectory(self, degraded: Tensor, rounds: int) -> list[tuple[Tensor, Tensor]]:
-        """The teacher's restorations, each with the tokens of the picture it started from."""
-        teacher = self._teacher[0]
-        teacher.to(degraded.device)
-        rows: list[tuple[Tensor, Tensor]] = []
-        features, privileged = teacher.encode(degraded), None
-        for _ in range(rounds):
-            source = features if privileged is None else privileged
-            # The teacher's dictionary is a square map; pooled to as many entries as the student has.
-            tokens = F.adaptive_avg_pool2d(teacher.tokens(0, len(degraded), source), self._token_side)
-            tokens = tokens.flatten(2).transpose(1, 2)
-            restored = teacher(degraded, privileged).float().clamp(0, 1)
-            rows.append((restored, tokens))
-            privileged = teacher.encode(restored)
-        return rows
+    def _taught(self, batch: Batch, iterations: int) -> list[tuple[Tensor, Tensor | None]]:
+        """For every iteration the picture and features to learn, of the first samples of the batch; none without a teacher."""
+        if batch.rounds.shape[1]:
+            steps = [
+                (batch.rounds[:, t], batch.features[:, t] if batch.features.shape[2] else None)
+                for t in range(batch.rounds.shape[1])
+            ]
+        else:
+            share = round(len(batch.clean) * self.weights.teacher_share) if self._teacher else 0
+            if not share:
+                return []
+            teacher = self._teacher[0].to(batch.clean.device)
+            rounds = teacher.restore(batch.degraded[:share], self.weights.teacher_rounds or iterations)
+            steps = [(step.picture, step.features) for step in rounds]
+        return [steps[t] for t in match_rounds(len(steps), iterations, self.weights.match)]
 
     def _gates(self, assessment: Tensor, presence: Tensor) -> Tensor:
         """Some samples are routed by the truth, the others by the student's own assessment, which so learns what helps."""
@@ -114,11 +156,10 @@ class DistillationObjective(Objective[Student]):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         student, w, clean = self.model, self.weights, batch.clean
         rounds = 1 + int(torch.multinomial(torch.tensor(w.unroll), 1))
-        taught = round(len(clean) * w.teacher_share) if self._teacher else 0
-        trajectory = self._trajectory(batch.degraded[:taught], rounds) if taught else []
+        taught = self._taught(batch, rounds)
         present = (batch.severities > 0).float()
         zero = clean.new_zeros(())
-        parts = {name: zero for name in ("image", "teacher", "tokens", "routing", "quality")}
+        parts = {name: zero for name in ("image", "teacher", "tokens", "routing", "quality", "ranking")}
         figures: dict[str, Tensor] = {}
 
         current = batch.degraded
@@ -137,9 +178,10 @@ class DistillationObjective(Objective[Student]):
             restored, predicted = restored.float(), predicted.float()
             parts["image"] = parts["image"] + fidelity_loss(restored, clean, w.floor)
             if taught:
-                picture, tokens = trajectory[t]
-                parts["teacher"] = parts["teacher"] + fidelity_loss(restored[:taught], picture, w.floor)
-                parts["tokens"] = parts["tokens"] + self._token_loss(estimate.tokens[:taught], tokens)
+                picture, features = taught[t]
+                parts["teacher"] = parts["teacher"] + fidelity_loss(restored[: len(picture)], picture, w.floor)
+                if features is not None:
+                    parts["tokens"] = parts["tokens"] + self._token_loss(estimate.tokens[: len(features)], features)
             result = restored.detach().clamp(0, 1)
             quality_next = quality_of(result, clean)
             own = torch.sigmoid(assessment[:, :1])
@@ -147,6 +189,7 @@ class DistillationObjective(Objective[Student]):
             parts["quality"] = (
                 parts["quality"] + ((own - quality_now).abs() + (predicted - quality_next).abs() + change.abs()).mean()
             )
+            parts["ranking"] = parts["ranking"] + ranking_loss(own, predicted, quality_next - quality_now)
             figures[f"psnr_{t + 1}"] = psnr(result, clean).mean()
             current, quality_now = result, quality_next
             if t + 1 < rounds:
@@ -166,9 +209,13 @@ class DistillationObjective(Objective[Student]):
         spread = 0.5 * (error * torch.exp(-granularity) + granularity)
         return F.binary_cross_entropy_with_logits(logits, remaining) + 0.1 * spread.mean()
 
-    def _token_loss(self, tokens: Tensor, target: Tensor) -> Tensor:
-        """Smooth L1 between the projected tokens and the teacher's, both normalised over channels."""
+    def _token_loss(self, tokens: Tensor, features: Tensor) -> Tensor:
+        """Smooth L1 between the projected tokens and the teacher's features, both normalised over channels.
+
+        `features`: a map (B, C, h, w), pooled to as many entries as the student has tokens.
+        """
         assert self.project is not None
         projected = self.project(tokens).float()
-        goal = F.layer_norm(target.float(), target.shape[-1:])
+        target = F.adaptive_avg_pool2d(features.float(), self._token_side).flatten(2).transpose(1, 2)
+        goal = F.layer_norm(target, target.shape[-1:])
         return F.smooth_l1_loss(F.layer_norm(projected, projected.shape[-1:]), goal)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .macs import count_macs
 from .student import Student
 
 
@@ -62,12 +63,5 @@ def example_inputs(student: Student, tile: int) -> dict[str, tuple[Tensor, ...]]
 
 def multiply_adds(student: Student, side: int = 256) -> dict[str, int]:
     """Multiply-adds of both methods at `side`², attention products counted."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counts: dict[str, int] = {}
     inputs = example_inputs(student, side)
-    for name, module in methods(student).items():
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            module(*inputs[name])
-        counts[name] = counter.get_total_flops() // 2
-    return counts
+    return {name: count_macs(lambda m=m, x=inputs[name]: m(*x)) for name, m in methods(student).items()}

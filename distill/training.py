@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from ..runtime.pictures import replace
-from .data import Batch, DegradedPatches, Mixture, list_pictures
+from ..runtime.files import replace
+from .data import Batch, Source
 from .recipe import Schedule
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -80,9 +80,7 @@ def make_optimizer(objective: nn.Module, schedule: Schedule) -> Muon:
     )
 
 
-def train(
-    objective: Objective[Any], schedule: Schedule, photos: Path, mixture: Mixture, out: Path, progress: Progress
-) -> Path:
+def train(objective: Objective[Any], schedule: Schedule, source: Source, out: Path, progress: Progress) -> Path:
     """Train `objective.model`; returns the path of its averaged weights (safetensors).
 
     Resumes from `out/checkpoint.pt` when there is one. Ends after `schedule.steps`, or so that all sessions together
@@ -126,14 +124,7 @@ def train(
             replace(checkpoint, lambda path: torch.save(state, path))
 
     batch_size = schedule.batch * fabric.world_size
-    patches = DegradedPatches(
-        list_pictures(photos),
-        mixture,
-        schedule.patch,
-        schedule.steps * batch_size,
-        schedule.seed,
-        start=step * batch_size,
-    )
+    patches = source.samples(step * batch_size, schedule.steps * batch_size)
     loader = fabric.setup_dataloaders(
         DataLoader(patches, schedule.batch, num_workers=schedule.workers, drop_last=True, shuffle=False)
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import ValidationError
@@ -12,55 +12,110 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..runtime.bundle import Provenance
 from ..runtime.errors import InputError
-from ..runtime.pictures import replace
+from ..runtime.files import replace
+from ..runtime.routing import Routing
 from .student import Student, StudentConfig
-from .teachers.sipl import SIPL_PROMPTIR_S, SIPLPromptIR
+from .teachers.protocol import Teacher
+from .teachers.registry import TEACHERS, Size, create
 
 
-def save_weights(module: nn.Module, kind: str, metadata: dict[str, Any], path: Path, *, half: bool = False) -> None:
-    """Write a module's weights and what is needed to build it again. `half` stores 16-bit floats."""
-    tensors = {
-        name: (value.half() if half else value).detach().cpu().contiguous()
-        for name, value in module.state_dict().items()
+class Trained(NamedTuple):
+    """A student with what it was trained with: its tree and routing constants, and where it comes from."""
+
+    student: Student
+    routing: Routing = Routing()
+    provenance: Provenance = Provenance()
+
+
+def save_student(trained: Trained, path: Path) -> None:
+    """Write a student's weights and what is needed to build, route and attribute it again."""
+    metadata = {
+        "kind": "student",
+        "config": trained.student.config.model_dump_json(),
+        "routing": trained.routing.model_dump_json(),
+        "provenance": trained.provenance.model_dump_json(),
     }
-    replace(path, lambda beside: save_file(tensors, beside, {"kind": kind, "config": json.dumps(metadata)}))
+    _save(trained.student, metadata, path)
 
 
-def read_weights(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """Kind, metadata and float32 tensors of a weights file. Raises InputError."""
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; expected weights in safetensors format")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        return metadata.get("kind", ""), json.loads(metadata.get("config", "{}")), tensors
-    except (SafetensorError, ValueError, OSError) as error:
-        raise InputError(f"{path} is not a safetensors file ({str(error)[:80]}); expected burnish weights") from None
+def save_teacher(teacher: Teacher, size: Size, path: Path) -> None:
+    """Write a teacher's weights as 16-bit floats."""
+    _save(teacher.half(), {"kind": teacher.card.name, "size": size}, path)
+    teacher.float()
 
 
 def load_student(path: Path) -> Student:
     """Build the student a weights file describes. Raises InputError for weights of another model."""
-    kind, config, tensors = read_weights(path)
+    return read_student(path).student
+
+
+def read_student(path: Path) -> Trained:
+    """A student with its routing and provenance. Raises InputError for weights of another model."""
+    metadata, tensors = _read(path)
+    kind = metadata.get("kind", "an unknown model")
     if kind != "student":
-        raise InputError(f"{path} holds {kind or 'an unknown model'}; expected a burnish student")
+        raise InputError(f"{path} holds {kind}; expected a burnish student")
     try:
-        student = Student(StudentConfig.model_validate(config))
+        student = Student(StudentConfig.model_validate_json(metadata.get("config", "{}")))
+        routing = Routing.model_validate_json(metadata.get("routing", "{}"))
+        provenance = Provenance.model_validate_json(metadata.get("provenance", "{}"))
     except ValidationError as error:
         raise InputError(f"{path}: {error.errors()[0]['msg']}; the file is of another burnish version") from None
     _fill(student, tensors, path)
-    return student.eval()
+    return Trained(student.eval(), routing, provenance)
 
 
-def load_teacher(path: Path) -> SIPLPromptIR:
-    """Build the teacher a weights file describes. Raises InputError for weights of another model."""
-    kind, _, tensors = read_weights(path)
-    if kind != "sipl-promptir-s":
-        raise InputError(f"{path} holds {kind or 'an unknown model'}; expected the teacher sipl-promptir-s")
-    teacher = SIPLPromptIR(SIPL_PROMPTIR_S)
+def load_teacher(path: Path, name: str | None = None) -> Teacher:
+    """A trained teacher: our own file, or the authors' checkpoint of the teacher `name`.
+
+    Raises InputError for weights of another model.
+    """
+    if path.suffix != ".safetensors":
+        if name is None:
+            raise InputError(f"{path} does not say which teacher it holds; name one of {', '.join(TEACHERS)}")
+        teacher = create(name)
+        teacher.load_published(_unpickle(path))
+        return teacher.eval()
+    metadata, tensors = _read(path)
+    kind = metadata.get("kind", "an unknown model")
+    if kind not in TEACHERS or name not in (None, kind):
+        raise InputError(f"{path} holds {kind}; expected the teacher {name or 'of one of ' + ', '.join(TEACHERS)}")
+    teacher = create(kind, "tiny" if metadata.get("size") == "tiny" else "published")
     _fill(teacher, tensors, path)
     return teacher.eval()
+
+
+def _save(module: nn.Module, metadata: dict[str, str], path: Path) -> None:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    replace(path, lambda beside: save_file(tensors, beside, metadata))
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a weights file, 16-bit floats widened."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; expected weights in safetensors format")
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata: dict[str, str] = file.metadata() or {}
+    except (SafetensorError, ValueError, OSError) as error:
+        raise InputError(f"{path} is not a safetensors file ({str(error)[:80]}); expected burnish weights") from None
+    return metadata, {name: t.float() if t.dtype == torch.float16 else t for name, t in tensors.items()}
+
+
+def _unpickle(path: Path) -> dict[str, Any]:
+    """A checkpoint of torch's format, tensors and plain containers alone."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; expected a checkpoint")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise InputError(f"{path} cannot be read as tensors alone ({str(error).splitlines()[0][:80]})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}; expected a dictionary of tensors")
+    return content
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..distill.student import Student
+from ..distill.weights import Trained
 from ..quantize.calibration import Samples
 
 
@@ -15,10 +16,14 @@ class Context:
     """The full-precision student and its tile, the folder of its quantised graphs (None: float programs only), and
     samples of real trajectories that written programs are compared on."""
 
-    student: Student
+    trained: Trained
     tile: int
     quantized: Path | None
     samples: Samples
+
+    @property
+    def student(self) -> Student:
+        return self.trained.student
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from ..distill.methods import example_inputs, multiply_adds
-from ..distill.weights import save_weights
-from ..runtime.bundle import FORMAT, MANIFEST, File, Manifest, Program, Provenance, StudentInfo, sha256
-from ..runtime.errors import InputError
-from ..runtime.routing import Routing
+from ..distill.weights import Trained, save_student
+from ..runtime.bundle import FORMAT, MANIFEST, File, Manifest, Program, StudentInfo, sha256
+from ..runtime.files import replace_folder
 from .context import Context
 from .targets import Target
 
@@ -20,74 +17,54 @@ WEIGHTS_LICENCE = "CC BY-SA 4.0"
 
 
 def write_bundle(
-    out: Path,
-    context: Context,
-    targets: list[Target],
-    routing: Routing,
-    provenance: Provenance,
-    progress: Callable[[str], None],
+    out: Path, context: Context, targets: list[Target], command: str, progress: Callable[[str], None]
 ) -> Path:
     """Write a bundle at `out`: into a folder beside it, renamed when complete. Raises InputError, BackendError.
 
-    A bundle that is already there is replaced only by a finished one.
+    `command` made it, and joins the student's provenance. A bundle that is already there is replaced only by a finished one.
     """
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        beside.mkdir(parents=True)
-        save_weights(context.student, "student", context.student.config.model_dump(), beside / "student.safetensors")
+    student, routing, provenance = context.trained
+    provenance = provenance.model_copy(update={"commands": (*provenance.commands, command)})
+
+    def save(folder: Path) -> None:
+        weights = folder / "student.safetensors"
+        save_student(Trained(student, routing, provenance), weights)
         programs: list[Program] = []
         for target in targets:
             progress(target.name)
-            folder = beside / "programs" / target.name
-            folder.mkdir(parents=True)
-            target.write(context, folder)
+            place = folder / "programs" / target.name
+            place.mkdir(parents=True)
+            target.write(context, place)
             programs.append(
                 Program(
                     target=target.kind,
                     precision=target.precision,
-                    files=tuple(_file(p, beside) for p in sorted(folder.rglob("*")) if p.is_file()),
+                    files=tuple(_file(p, folder) for p in sorted(place.rglob("*")) if p.is_file()),
                     made_with=target.made_with(),
-                    verified=target.verify(context, folder),
+                    verified=target.verify(context, place),
                     boundary_bytes=boundary_bytes(context),
                 )
             )
-        config = context.student.config
         manifest = Manifest(
             format=FORMAT,
             student=StudentInfo(
-                size=config.size,
-                config=config.model_dump(mode="json"),
-                parameters=sum(p.numel() for p in context.student.parameters()),
-                macs=multiply_adds(context.student),
-                rank=config.rank,
+                size=student.config.size,
+                config=student.config.model_dump(mode="json"),
+                parameters=sum(p.numel() for p in student.parameters()),
+                macs=multiply_adds(student),
+                rank=student.config.rank,
             ),
             tile=context.tile,
             routing=routing,
-            weights=_file(beside / "student.safetensors", beside),
+            weights=_file(weights, folder),
             programs=tuple(programs),
             provenance=provenance,
             licence=WEIGHTS_LICENCE,
         )
-        (beside / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
-        swap(beside, out)
-    except OSError as error:
-        raise InputError(f"cannot write {out} ({error}); expected a writable folder with room in it") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+
+    replace_folder(out, MANIFEST, save)
     return out
-
-
-def swap(new: Path, old: Path) -> None:
-    """Put the folder `new` in the place of `old`, which may not exist."""
-    if old.exists():
-        if not (old / MANIFEST).is_file():
-            raise InputError(f"{old} exists and is no bundle; give another destination")
-        retired = old.with_name(f".{old.name}.old{os.getpid()}")
-        os.replace(old, retired)
-        os.replace(new, old)
-        shutil.rmtree(retired)
-    else:
-        os.replace(new, old)
 
 
 def boundary_bytes(context: Context) -> dict[str, int]:

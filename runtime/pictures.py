@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from .errors import InputError
+from .files import replace
 
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 30_000
@@ -132,15 +131,3 @@ def write(picture: Picture, path: Path) -> None:
         image.save(beside, icc_profile=picture.icc_profile, **options)
 
     replace(path, save)
-
-
-def replace(path: Path, save: Callable[[Path], object]) -> None:
-    """Have `save` write a file beside `path`, then rename it to `path`; nothing half-written stays. Raises InputError."""
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        save(beside)
-        os.replace(beside, path)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot write {path} ({error}); expected a writable folder and a picture suffix") from None
-    finally:
-        beside.unlink(missing_ok=True)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from burnish.distill.student import SIZES, Student
+from burnish.distill.weights import Trained
 from burnish.export.context import Context
 from burnish.export.targets import select
 from burnish.export.writer import write_bundle
 from burnish.quantize.calibration import Samples, draw_samples
 from burnish.quantize.config import QuantizeConfig
 from burnish.quantize.stage import quantize_student
-from burnish.runtime.bundle import Provenance
 from burnish.runtime.pictures import read
 from burnish.runtime.routing import Routing
 from numpy.typing import NDArray
@@ -56,12 +56,12 @@ def samples(student: Student, quantize_config: QuantizeConfig) -> Samples:
 @pytest.fixture(scope="session")
 def quantized(student: Student, quantize_config: QuantizeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("quantized") / "graphs"
-    return quantize_student(student, Routing(), PHOTOS / "dev", TILE, out, quantize_config, lambda _: None)
+    return quantize_student(Trained(student), PHOTOS / "dev", TILE, out, quantize_config, lambda _: None)
 
 
 @pytest.fixture(scope="session")
 def bundle_path(student: Student, quantized: Path, samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with all programs of the untrained student."""
     out = tmp_path_factory.mktemp("bundle") / "nano.bundle"
-    context = Context(student, TILE, quantized, samples)
-    return write_bundle(out, context, select(None), Routing(), Provenance(), lambda _: None)
+    context = Context(Trained(student), TILE, quantized, samples)
+    return write_bundle(out, context, select(None), "a test", lambda _: None)

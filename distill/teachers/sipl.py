@@ -1,32 +1,45 @@
-"""SIPL: self-improved privilege learning on PromptIR.
+"""SIPL: self-improved privilege learning, on any backbone.
 
 A learned dictionary attends to privileged features (of the ground truth in training, of the previous restoration in
 use), and the decoder's features attend to the result (equations 3 and 4). `(x, privileged)` is therefore the whole
-interface: iteration t is `forward(x, features(I_t))`, the degraded picture x staying fixed (equation 5).
+interface: round t is `guided(x, features(I_t))`, the degraded picture x staying fixed (equation 5).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .promptir import LayerNorm, PromptIR, PromptIRConfig
+from .backbone import Backbone
+from .backbones import Trunk, trunk
+from .checkpoints import fill, strip_prefix, unwrap
+from .protocol import Card, Round, Teacher, Trajectory
+from .registry import Size
+from .transformer import LayerNorm
+
+if TYPE_CHECKING:
+    from ..training import Objective
+
+KeysValues = tuple[Tensor, Tensor]
+# What the next round restores: the degraded picture (the paper), or the last restoration (the released code).
+Input = Literal["fixed", "replace"]
 
 
 @dataclass(frozen=True)
-class SIPLConfig:
-    """A PromptIR and the side of the square dictionary map at each of the three fusion sites."""
+class Dictionary:
+    """Side of the square dictionary map and heads of both attentions at sites 0 (H/8), 1 and 2; defaults as published."""
 
-    base: PromptIRConfig
-    dictionary_sizes: tuple[int, int, int] = (16, 32, 64)
+    sizes: tuple[int, int, int] = (16, 32, 64)
     dictionary_heads: tuple[int, int, int] = (1, 2, 1)
     feature_heads: tuple[int, int, int] = (1, 2, 4)
     # Published: zeros. Layer norm of an all-zero entry multiplies its gradient by 300, which starves every other weight
     # under a clipped gradient norm, so short trainings start from small random entries.
-    dictionary_std: float = 0.0
+    std: float = 0.0
 
 
 class SpatialCrossAttention(nn.Module):
@@ -42,15 +55,21 @@ class SpatialCrossAttention(nn.Module):
         self.q_dwconv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, bias=False)
         self.project_out = nn.Conv2d(dim, dim, 1, bias=False)
 
-    def forward(self, queries: Tensor, source: Tensor) -> Tensor:
-        batch, channels, height, width = queries.shape
+    def _split(self, x: Tensor) -> Tensor:
+        batch, channels = x.shape[:2]
+        return x.reshape(batch, self.heads, channels // self.heads, -1).transpose(-2, -1)
 
-        def heads(x: Tensor) -> Tensor:
-            return x.reshape(batch, self.heads, channels // self.heads, -1).transpose(-2, -1)
-
+    def keys_values(self, source: Tensor) -> KeysValues:
+        """Unit keys, and values, of a normalised map: (B, heads, h·w, channels / heads) each."""
         key, value = self.kv_dwconv(self.kv(source)).chunk(2, 1)
-        query = F.normalize(heads(self.q_dwconv(self.q(queries))), dim=-1) * self.temperature
-        attended = F.scaled_dot_product_attention(query, F.normalize(heads(key), dim=-1), heads(value), scale=1.0)
+        return F.normalize(self._split(key), dim=-1), self._split(value)
+
+    def forward(self, queries: Tensor, keys_values: KeysValues) -> Tensor:
+        batch, channels, height, width = queries.shape
+        query = F.normalize(self._split(self.q_dwconv(self.q(queries))), dim=-1) * self.temperature
+        key, value = (x.expand(batch, -1, -1, -1) for x in keys_values)
+        # Computed in pieces, so that the attention of a large picture never lies in memory whole.
+        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         return self.project_out(attended.transpose(-2, -1).reshape(batch, channels, height, width))
 
 
@@ -80,56 +99,130 @@ class CrossBlock(nn.Module):
         self.norm2 = LayerNorm(dim)
         self.ffn = DualGateFeedForward(dim)
 
-    def forward(self, queries: Tensor, source: Tensor) -> Tensor:
+    def keys_values(self, source: Tensor) -> KeysValues:
+        return self.attn.keys_values(self.norm12(source))
+
+    def forward(self, queries: Tensor, keys_values: KeysValues) -> Tensor:
         queries = self.norm11(queries)
-        x = queries + self.attn(queries, self.norm12(source))
+        x = queries + self.attn(queries, keys_values)
         return x + self.ffn(self.norm2(x))
 
 
-class SIPLPromptIR(PromptIR):
-    """PromptIR with proxy fusion at the latent and after decoder levels 3 and 2."""
+class SIPL(Teacher):
+    """A backbone with proxy fusion at its three sites. Names follow the published layout, the backbone's under `backbone.`."""
 
-    def __init__(self, config: SIPLConfig) -> None:
-        super().__init__(config.base)
-        dims = [config.base.dim * factor for factor in (8, 4, 2)]
-        for site, dim in enumerate(dims):
-            size = config.dictionary_sizes[site]
-            # The published layout numbers the sites from the largest scale: dictionary 3 sits at the latent.
+    def __init__(self, card: Card, backbone: Backbone, dictionary: Dictionary, restored_input: Input = "fixed") -> None:
+        super().__init__()
+        self.card, self.input = card, restored_input
+        self.backbone = backbone
+        self.multiple, self.feature_width = backbone.multiple, backbone.sites[0]
+        for site, dim in enumerate(backbone.sites):
+            size = dictionary.sizes[site]
+            # The published layout numbers dictionaries from the largest scale and blocks from the smallest.
             self.register_parameter(
-                f"privileged_dictionary{3 - site}",
-                nn.Parameter(config.dictionary_std * torch.randn(1, dim, size, size)),
+                f"privileged_dictionary{3 - site}", nn.Parameter(dictionary.std * torch.randn(1, dim, size, size))
             )
-            self.add_module(f"p{site + 1}_cross", CrossBlock(dim, config.dictionary_heads[site]))
-            self.add_module(f"cross_p{site + 1}", CrossBlock(dim, config.feature_heads[site]))
-        self._tokens: list[Tensor] = []
+            self.add_module(f"p{site + 1}_cross", CrossBlock(dim, dictionary.dictionary_heads[site]))
+            self.add_module(f"cross_p{site + 1}", CrossBlock(dim, dictionary.feature_heads[site]))
+        self._folded: list[KeysValues] | None = None
 
-    def tokens(self, site: int, batch: int, privileged: tuple[Tensor, ...] | None) -> Tensor:
-        """The dictionary of a site after it attended to the privileged features; the raw dictionary without any."""
-        dictionary = self.get_parameter(f"privileged_dictionary{3 - site}").expand(batch, -1, -1, -1)
-        if privileged is None:
-            return dictionary
-        block = self.get_submodule(f"p{site + 1}_cross")
-        return block(dictionary, privileged[3 - site])
+    def train(self, mode: bool = True) -> SIPL:
+        self._folded = None
+        return super().train(mode)
 
-    def fuse(self, site: int, features: Tensor) -> Tensor:
-        return self.get_submodule(f"cross_p{site + 1}")(features, self._tokens[site])
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        self._folded = None
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def _dictionary(self, site: int) -> Tensor:
+        return self.get_parameter(f"privileged_dictionary{3 - site}")
+
+    def _cross(self, site: int) -> CrossBlock:
+        block = self.get_submodule(f"cross_p{site + 1}")
+        assert isinstance(block, CrossBlock)
+        return block
+
+    def tokens(self, privileged: tuple[Tensor, ...]) -> list[Tensor]:
+        """Every site's dictionary after it attended to privileged features (`backbone.encode`): maps (B, C, s, s)."""
+        maps: list[Tensor] = []
+        for site in range(3):
+            source = privileged[3 - site]
+            block = self.get_submodule(f"p{site + 1}_cross")
+            assert isinstance(block, CrossBlock)
+            maps.append(block(self._dictionary(site).expand(len(source), -1, -1, -1), block.keys_values(source)))
+        return maps
+
+    def _plain_keys_values(self) -> list[KeysValues]:
+        """Keys and values of the raw dictionaries: constants of a network that is not being trained."""
+        dictionaries = [self._dictionary(site) for site in range(3)]
+        if self.training or torch.is_grad_enabled():
+            return self._keys_values(dictionaries)
+        if self._folded is None:
+            self._folded = self._keys_values(dictionaries)
+        return self._folded
+
+    def _keys_values(self, maps: list[Tensor]) -> list[KeysValues]:
+        return [self._cross(site).keys_values(guide) for site, guide in enumerate(maps)]
 
     def forward(self, x: Tensor, privileged: tuple[Tensor, ...] | None = None) -> Tensor:
-        """Restore (B, 3, H, W); `privileged`: features of a better version of the picture, as `encode` gives them."""
-        self._tokens = [self.tokens(site, x.shape[0], privileged) for site in range(3)]
-        return self.decode(x, self.encode(x))
+        """Restore (B, 3, H, W), unclipped; `privileged`: features of a better version of the picture."""
+        maps = None if privileged is None else self.tokens(privileged)
+        return self._decode(x, maps)
+
+    def _decode(self, x: Tensor, maps: list[Tensor] | None) -> Tensor:
+        guides = self._plain_keys_values() if maps is None else self._keys_values(maps)
+        return self.backbone.decode(
+            x, self.backbone.encode(x), lambda site, features: self._cross(site)(features, guides[site])
+        )
+
+    def rounds(self, image: Tensor, count: int) -> Trajectory:
+        """Round 1 is the plain pass; its features for students are the dictionary guided by the picture it starts from."""
+        trajectory: Trajectory = []
+        current, source = image, image
+        for turn in range(count):
+            maps = self.tokens(self.backbone.encode(current))
+            restored = self._decode(source, None if turn == 0 else maps).float().clamp(0, 1)
+            trajectory.append(Round(restored, features=maps[0]))
+            current = restored
+            source = image if self.input == "fixed" else restored
+        return trajectory
+
+    def passes(self, image: Tensor) -> dict[str, Callable[[], Any]]:
+        features = self.backbone.encode(image)
+        return {
+            "plain": lambda: self(image),
+            "encoder features": lambda: self.backbone.encode(image),
+            "privileged": lambda: self(image, features),
+        }
+
+    def objective(self) -> Objective[SIPL]:
+        from .training import PrivilegedObjective
+
+        return PrivilegedObjective(self)
+
+    def load_published(self, content: Mapping[str, Any]) -> None:
+        tensors = unwrap(content)
+        tensors = strip_prefix(tensors, "net.") or tensors
+        own = set(self.state_dict())
+        fill(self, {n if n in own else f"backbone.{n}": t for n, t in tensors.items()}, "this checkpoint")
 
 
-SIPL_PROMPTIR_S = SIPLConfig(
-    base=PromptIRConfig(
-        dim=24,
-        blocks=(2, 2, 3, 3),
-        refinement=2,
-        expansion=2.0,
-        prompt_dims=(16, 32, 64),
-        prompt_sizes=(32, 16, 8),
-        stride=2,
-    ),
-    dictionary_sizes=(8, 12, 16),
-    dictionary_std=0.5,
-)
+# Sizes of what is no published configuration: the reduced teacher that ships, and the tiny one of tests.
+REDUCED = Dictionary(sizes=(8, 12, 16), std=0.5)
+TINY = Dictionary(sizes=(4, 6, 8), std=0.5)
+
+
+def build(name: str, size: Size) -> SIPL:
+    """A `sipl-…` teacher on the backbone its name ends in; `sipl-promptir-s` is the reduced one."""
+    reduced = name.endswith("-s")
+    kind = name.removeprefix("sipl-").removesuffix("-s")
+    backbone: Trunk = trunk(kind, "tiny" if size == "tiny" else "reduced" if reduced else "published")
+    card = Card(
+        name=name,
+        title=f"SIPL on {backbone.title}",
+        paper="Self-Improved Privilege Learning for All-in-One Image Restoration, 2025",
+        licence="CC BY-SA 4.0 (trained by us)" if reduced else f"none published (SIPL); {backbone.licence}",
+        commercial_use=reduced,
+    )
+    dictionary = TINY if size == "tiny" else REDUCED if reduced else Dictionary()
+    return SIPL(card, backbone.network, dictionary)

@@ -1,4 +1,4 @@
-"""Privileged training of SIPL teachers (SIPL, section 3.3)."""
+"""Training of single-pass teachers and of SIPL (privilege learning, section 3.2, and privileged training, section 3.3)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,50 @@ from torch import Tensor
 from ..data import Batch
 from ..metrics import psnr
 from ..training import Objective
-from .sipl import SIPLPromptIR
+from .single_pass import SinglePass
+from .sipl import SIPL
 
 
-class PrivilegedObjective(Objective[SIPLPromptIR]):
+class FidelityObjective(Objective[SinglePass]):
+    """L1 of the restored picture."""
+
+    def __init__(self, model: SinglePass) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`loss`, and the PSNR of the input and of the restored picture."""
+        restored = self.model(batch.degraded)
+        return {"loss": (restored - batch.clean).abs().mean(), **_figures(batch, plain=restored)}
+
+
+class PrivilegeObjective(FidelityObjective):
+    """Privilege learning (SIPL, equation 1), the paper's baseline: the input is α·truth + (1 − α)·degraded.
+
+    α falls linearly from 1 to 0 over the first `steps` steps; afterwards this is `FidelityObjective`.
+    """
+
+    def __init__(self, model: SinglePass, steps: int) -> None:
+        super().__init__(model)
+        self.steps = steps
+        # A buffer, so that a resumed run goes on where it was.
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        step = self.get_buffer("step")
+        alpha = max(0.0, 1.0 - int(step) / self.steps)
+        step += 1
+        return super().forward(batch._replace(degraded=alpha * batch.clean + (1 - alpha) * batch.degraded))
+
+
+class PrivilegedObjective(Objective[SIPL]):
     """L1 of the plain pass or of a pass guided by features of the truth or of the network's own restoration.
 
     The privileged source slides from the ground truth (what the dictionary should learn) to the own output (what it
     will get in use): picture = α·truth + (1 − α)·output, with α drawn anew for every sample.
     """
 
-    def __init__(self, model: SIPLPromptIR) -> None:
+    def __init__(self, model: SIPL) -> None:
         super().__init__()
         self.model = model
 
@@ -30,10 +63,14 @@ class PrivilegedObjective(Objective[SIPLPromptIR]):
         with torch.no_grad():
             plain = self.model(batch.degraded).float().clamp(0, 1)
             alpha = torch.rand(len(plain), 1, 1, 1, device=plain.device)
-            # Half of the samples see their own output alone, as every iteration in use does.
+            # Half of the samples see their own output alone, as every round in use does.
             alpha = torch.where(alpha < 0.5, 0.0, alpha * 2 - 1)
-            privileged = self.model.encode(alpha * batch.clean + (1 - alpha) * plain)
+            privileged = self.model.backbone.encode(alpha * batch.clean + (1 - alpha) * plain)
         guided = self.model(batch.degraded, privileged)
-        with torch.no_grad():
-            before, after = psnr(plain, batch.clean).mean(), psnr(guided.clamp(0, 1), batch.clean).mean()
-        return {"loss": (guided - batch.clean).abs().mean(), "psnr_plain": before, "psnr_guided": after}
+        return {"loss": (guided - batch.clean).abs().mean(), **_figures(batch, plain=plain, guided=guided)}
+
+
+@torch.no_grad()
+def _figures(batch: Batch, **pictures: Tensor) -> dict[str, Tensor]:
+    named = {"input": batch.degraded, **pictures}
+    return {f"psnr_{name}": psnr(picture.clamp(0, 1), batch.clean).mean() for name, picture in named.items()}

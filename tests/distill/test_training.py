@@ -7,27 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from burnish.distill.data import Batch, DegradedPatches, Mixture, list_pictures
+from burnish.distill.data import Batch, DegradedPatches, Mixture, Photographs, list_pictures
 from burnish.distill.distillation import DistillationObjective, Weights, route_batch
 from burnish.distill.recipe import Schedule
 from burnish.distill.student import SIZES, Student
-from burnish.distill.teachers.promptir import PromptIRConfig
-from burnish.distill.teachers.sipl import SIPLConfig, SIPLPromptIR
-from burnish.distill.teachers.training import PrivilegedObjective
+from burnish.distill.teachers.protocol import Teacher
+from burnish.distill.teachers.registry import create
 from burnish.distill.training import train
-from burnish.distill.weights import load_student, load_teacher, save_weights
+from burnish.distill.weights import Trained, load_teacher, read_student, save_student
+from burnish.runtime.bundle import Provenance
+from burnish.runtime.bundle import Teacher as Origin
 from burnish.runtime.errors import InputError
 from burnish.runtime.routing import Routing, route
 from conftest import PHOTOS
 from safetensors.torch import load_file
 
-TINY = SIPLConfig(
-    base=PromptIRConfig(
-        dim=8, blocks=(1, 1, 1, 1), refinement=1, prompt_dims=(8, 8, 8), prompt_sizes=(8, 4, 2), stride=2
-    ),
-    dictionary_sizes=(6, 6, 6),
-    dictionary_std=0.5,
-)
+PHOTOGRAPHS = Photographs(PHOTOS / "train", Mixture(), 32, 0)
 
 
 def quick(steps: int, **changes: object) -> Schedule:
@@ -35,9 +30,10 @@ def quick(steps: int, **changes: object) -> Schedule:
     return Schedule.model_validate(base | changes)
 
 
-def objective(teacher: SIPLPromptIR | None = None, **weights: object) -> DistillationObjective:
+def objective(teacher: Teacher | None = None, **weights: object) -> DistillationObjective:
     torch.manual_seed(0)
-    return DistillationObjective(Student(SIZES["nano"]), teacher, Weights.model_validate(weights), Routing())
+    width = None if teacher is None else teacher.feature_width
+    return DistillationObjective(Student(SIZES["nano"]), Weights.model_validate(weights), Routing(), teacher, width)
 
 
 def test_a_sample_depends_on_its_index_alone() -> None:
@@ -51,7 +47,7 @@ def test_a_sample_depends_on_its_index_alone() -> None:
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = load_file(train(objective(), quick(6), PHOTOS / "train", Mixture(), tmp_path / "whole", lambda _: None))
+    whole = load_file(train(objective(), quick(6), PHOTOGRAPHS, tmp_path / "whole", lambda _: None))
 
     class Killed(Exception):
         pass
@@ -61,9 +57,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        train(objective(), quick(6), PHOTOS / "train", Mixture(), tmp_path / "parts", kill)
+        train(objective(), quick(6), PHOTOGRAPHS, tmp_path / "parts", kill)
     assert not (tmp_path / "parts" / "weights.safetensors").exists()
-    parts = load_file(train(objective(), quick(6), PHOTOS / "train", Mixture(), tmp_path / "parts", lambda _: None))
+    parts = load_file(train(objective(), quick(6), PHOTOGRAPHS, tmp_path / "parts", lambda _: None))
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=0)
     rows = [json.loads(line) for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
@@ -90,35 +86,22 @@ def test_the_losses_can_be_learned() -> None:
 
 def test_a_minutes_limit_ends_the_run(tmp_path: Path) -> None:
     rows: list[dict[str, float]] = []
-    train(objective(), quick(1_000_000, minutes=0.03), PHOTOS / "train", Mixture(), tmp_path, rows.append)
+    train(objective(), quick(1_000_000, minutes=0.03), PHOTOGRAPHS, tmp_path, rows.append)
     assert rows[-1]["elapsed_s"] < 10
 
 
 def test_a_teacher_is_learned_from_and_left_alone(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    teacher = SIPLPromptIR(TINY)
+    teacher = create("sipl-promptir", "tiny")
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     rows: list[dict[str, float]] = []
     taught = objective(teacher, teacher_share=0.5)
-    train(taught, quick(3), PHOTOS / "train", Mixture(), tmp_path, rows.append)
+    train(taught, quick(3), PHOTOGRAPHS, tmp_path, rows.append)
     assert rows[-1]["teacher"] > 0
     assert rows[-1]["tokens"] > 0
     assert not any(name.startswith("_teacher") for name in taught.state_dict())
     for name, value in teacher.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
-
-
-def test_the_privileged_teacher_trains_and_repeats(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    teacher = SIPLPromptIR(TINY)
-    weights = train(PrivilegedObjective(teacher), quick(4), PHOTOS / "train", Mixture(), tmp_path, lambda _: None)
-    teacher.load_state_dict(load_file(weights))
-    picture = torch.rand(1, 3, 32, 48)
-    with torch.no_grad():
-        plain = teacher(picture)
-        guided = teacher(picture, teacher.encode(plain))
-    assert plain.shape == guided.shape == picture.shape
-    assert not torch.equal(plain, guided)
 
 
 def test_batch_routing_is_the_runtime_routing() -> None:
@@ -130,15 +113,25 @@ def test_batch_routing_is_the_runtime_routing() -> None:
         torch.testing.assert_close(batch[row], torch.tensor(list(single.values())), rtol=1e-4, atol=1e-6)
 
 
+def test_a_student_file_says_how_it_routes_and_where_it_comes_from(tmp_path: Path) -> None:
+    student = Student(SIZES["nano"])
+    origin = Provenance(teachers=(Origin(name="t", licence="none", commercial_use=False),), data=("photos",))
+    save_student(Trained(student, Routing(top=2), origin), tmp_path / "s.safetensors")
+    read = read_student(tmp_path / "s.safetensors")
+    assert (read.routing.top, read.provenance) == (2, origin)
+    for name, value in student.state_dict().items():
+        torch.testing.assert_close(read.student.state_dict()[name], value, rtol=0, atol=0)
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     student = Student(SIZES["nano"])
-    save_weights(student, "student", student.config.model_dump(mode="json"), tmp_path / "s.safetensors")
-    assert load_student(tmp_path / "s.safetensors").config == student.config
+    save_student(Trained(student), tmp_path / "s.safetensors")
     with pytest.raises(InputError, match="holds student"):
         load_teacher(tmp_path / "s.safetensors")
-    save_weights(student, "student", SIZES["small"].model_dump(mode="json"), tmp_path / "wrong.safetensors")
+    student.config = SIZES["small"]
+    save_student(Trained(student), tmp_path / "wrong.safetensors")
     with pytest.raises(InputError, match=r"does not fit Student: .*first "):
-        load_student(tmp_path / "wrong.safetensors")
+        read_student(tmp_path / "wrong.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(InputError, match="not a safetensors file"):
-        load_student(tmp_path / "text.safetensors")
+        read_student(tmp_path / "text.safetensors")

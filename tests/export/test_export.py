@@ -9,12 +9,12 @@ import pytest
 import torch
 from burnish.device_tests.eager import EagerSession
 from burnish.distill.student import Student
+from burnish.distill.weights import Trained
 from burnish.export.context import Context
 from burnish.export.targets import TARGETS, Target, select
 from burnish.export.writer import write_bundle
 from burnish.quantize.calibration import Samples
 from burnish.runtime import Bundle, InputError, backends
-from burnish.runtime.bundle import Provenance
 from burnish.runtime.errors import BackendError
 from burnish.runtime.routing import Routing, gate_tensor, given_gates
 from numpy.typing import NDArray
@@ -50,9 +50,9 @@ def test_a_failing_program_leaves_no_bundle(student: Student, samples: Samples, 
 
     targets = [TARGETS["onnx-fp32"], Failing("onnx-fp32", "onnx", "write_fp32", "onnxruntime", 80.0)]
     targets[1] = Failing("executorch-xnnpack-fp32", "executorch", "write_fp32", "executorch", 80.0)
-    context = Context(student, 64, None, samples)
+    context = Context(Trained(student), 64, None, samples)
     with pytest.raises(BackendError, match="lowering failed"):
-        write_bundle(tmp_path / "a.bundle", context, targets, Routing(), Provenance(), lambda _: None)
+        write_bundle(tmp_path / "a.bundle", context, targets, "a test", lambda _: None)
     assert not list(tmp_path.iterdir())
 
 
@@ -61,16 +61,15 @@ def test_a_wrong_program_is_refused(student: Student, samples: Samples, tmp_path
         def write(self, context: Context, folder: Path) -> None:
             torch.manual_seed(1)
             other = Student(context.student.config).eval()
-            super().write(Context(other, context.tile, None, context.samples), folder)
+            super().write(Context(Trained(other), context.tile, None, context.samples), folder)
 
     target = Wrong("onnx-fp32", "onnx", "write_fp32", "onnxruntime", 80.0)
     with pytest.raises(BackendError, match="dB from the full-precision student"):
         write_bundle(
             tmp_path / "a.bundle",
-            Context(student, 64, None, samples),
+            Context(Trained(student), 64, None, samples),
             [target],
-            Routing(),
-            Provenance(),
+            "a test",
             lambda _: None,
         )
     assert not list(tmp_path.iterdir())
@@ -79,9 +78,9 @@ def test_a_wrong_program_is_refused(student: Student, samples: Samples, tmp_path
 def test_what_is_no_bundle_is_not_overwritten(student: Student, samples: Samples, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    context = Context(student, 64, None, samples)
-    with pytest.raises(InputError, match="is no bundle"):
-        write_bundle(tmp_path / "mine", context, [TARGETS["onnx-fp32"]], Routing(), Provenance(), lambda _: None)
+    context = Context(Trained(student), 64, None, samples)
+    with pytest.raises(InputError, match="holds no bundle"):
+        write_bundle(tmp_path / "mine", context, [TARGETS["onnx-fp32"]], "a test", lambda _: None)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     assert len(list(tmp_path.iterdir())) == 1
 

@@ -1,0 +1,175 @@
+"""Teachers' trajectories on disk: computed once, in shards that survive a kill, and read back as training samples.
+
+A cache is a folder with `cache.json` (what it was made from) and `shard-00000.safetensors` …: pictures as 8-bit,
+features as 16-bit numbers. A shard depends on its number alone, so an interrupted run writes the files that an
+uninterrupted one would have written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ...runtime.errors import InputError
+from ...runtime.files import replace
+from ..data import Batch, Photographs
+from ..recipe import Frozen
+from .protocol import Card, Teacher
+
+MANIFEST = "cache.json"
+SHARD = 64  # samples a file
+
+
+class Manifest(Frozen):
+    """What a cache holds and what it was made from; a run with other settings refuses the folder."""
+
+    version: int = 1
+    teacher: Card
+    weights: str | None
+    rounds: int
+    feature_width: int | None
+    samples: int
+    patch: int
+    seed: int
+    data: str
+
+
+class Producer(Protocol):
+    """Computes samples with their trajectories."""
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """Samples `start` … `stop`, batched; each depends on its index alone."""
+        ...
+
+
+@dataclass
+class TeacherProducer:
+    """A teacher at work on degraded photographs."""
+
+    teacher: Teacher
+    source: Photographs
+    rounds: int
+    device: torch.device
+
+    def batch(self, start: int, stop: int) -> Batch:
+        loader = DataLoader(self.source.samples(start, stop), stop - start)
+        batch = Batch(*next(iter(loader)))
+        trajectory = self.teacher.to(self.device).eval().restore(batch.degraded.to(self.device), self.rounds)
+        features = [step.features for step in trajectory if step.features is not None]
+        return batch._replace(
+            rounds=torch.stack([step.picture for step in trajectory], 1).cpu(),
+            features=torch.stack(features, 1).float().cpu() if features else batch.features,
+        )
+
+
+def launch(devices: int) -> Fabric:
+    """The processes that share the work, one a device."""
+    fabric = Fabric(accelerator="auto", devices=devices)
+    fabric.launch()
+    return fabric
+
+
+def write_cache(
+    producer: Producer, manifest: Manifest, out: Path, fabric: Fabric, progress: Callable[[int, int], None]
+) -> None:
+    """Write the shards that are missing; several processes share them out. Raises InputError for a folder of other settings."""
+    out.mkdir(parents=True, exist_ok=True)
+    described = manifest.model_dump_json(indent=2) + "\n"
+    path = out / MANIFEST
+    if path.exists():
+        if path.read_text() != described:
+            raise InputError(f"{out} holds a cache with other settings (see {path}); choose another folder")
+    elif fabric.is_global_zero:
+        replace(path, lambda beside: beside.write_text(described))
+    shards = -(-manifest.samples // SHARD)
+    for number in range(fabric.global_rank, shards, fabric.world_size):
+        shard = _shard(out, number)
+        if not shard.exists():
+            batch = producer.batch(number * SHARD, min((number + 1) * SHARD, manifest.samples))
+            tensors = {
+                "clean": _bytes(batch.clean),
+                "degraded": _bytes(batch.degraded),
+                "severities": batch.severities.contiguous(),
+                "rounds": _bytes(batch.rounds),
+                "features": batch.features.half().contiguous(),
+            }
+            replace(shard, lambda beside, tensors=tensors: save_file(tensors, beside))
+        progress(number + 1, shards)
+    fabric.barrier()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises InputError where there is no complete cache."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder} is not a cache of trajectories; `burnish teacher cache` makes one")
+    try:
+        manifest = Manifest.model_validate_json(path.read_text())
+    except ValueError:
+        raise InputError(f"{path} is damaged; make the cache again") from None
+    missing = [n for n in range(-(-manifest.samples // SHARD)) if not _shard(folder, n).exists()]
+    if missing:
+        raise InputError(
+            f"{folder} lacks {len(missing)} shards; run the same `burnish teacher cache` again to finish it"
+        )
+    return manifest
+
+
+@dataclass(frozen=True)
+class CachedTrajectories:
+    """A cache as a source of training samples, in a new random order every epoch."""
+
+    folder: Path
+    patch: int
+    seed: int
+
+    def samples(self, start: int, stop: int) -> Dataset[Batch]:
+        """Raises InputError when the folder is no cache, is incomplete, or has patches of another size."""
+        manifest = read_manifest(self.folder)
+        if manifest.patch != self.patch:
+            raise InputError(f"{self.folder} holds patches of {manifest.patch}²; the recipe asks for {self.patch}²")
+        return CachedSamples(self.folder, manifest.samples, self.seed, start, stop)
+
+
+class CachedSamples(Dataset[Batch]):
+    def __init__(self, folder: Path, count: int, seed: int, start: int, stop: int) -> None:
+        self.folder, self.count, self.seed, self.start, self.stop = folder, count, seed, start, stop
+        self._open: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> Batch:
+        epoch, place = divmod(self.start + index, self.count)
+        sample = int(np.random.default_rng([self.seed, epoch]).permutation(self.count)[place])
+        number, row = divmod(sample, SHARD)
+        shard = self._open.setdefault(number, safe_open(_shard(self.folder, number), "pt"))
+
+        def read(name: str) -> Tensor:
+            return shard.get_slice(name)[row]
+
+        return Batch(
+            clean=read("clean").float() / 255,
+            degraded=read("degraded").float() / 255,
+            severities=read("severities"),
+            rounds=read("rounds").float() / 255,
+            features=read("features").float(),
+        )
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.safetensors"
+
+
+def _bytes(pictures: Tensor) -> Tensor:
+    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8).contiguous()

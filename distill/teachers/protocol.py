@@ -1,0 +1,84 @@
+"""What every teacher offers: a trajectory for a picture, a card that says whose work it is, published weights, training."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from ...runtime.bundle import Teacher as Provenance
+from ..recipe import Frozen
+
+if TYPE_CHECKING:
+    from ..training import Objective
+
+
+class Card(Frozen):
+    """Whose method a teacher is and what its weights may be used for."""
+
+    name: str
+    title: str
+    paper: str
+    licence: str = Field(description="licence of the authors' code and weights")
+    commercial_use: bool = Field(description="whether that licence lets distilled weights ship in a product")
+    published_rounds: int | None = Field(
+        default=None, description="rounds of the published method; later ones are our extension; None: any number"
+    )
+
+    def provenance(self) -> Provenance:
+        """What weights and bundles that learned from this teacher say of it."""
+        return Provenance(name=self.name, licence=self.licence, commercial_use=self.commercial_use)
+
+
+class Round(NamedTuple):
+    """One round of a teacher over a batch. Estimates are of the picture the round started from."""
+
+    picture: Tensor  # (B, 3, H, W) in [0, 1]
+    quality: Tensor | None = None  # (B,) predicted quality of `picture`, in [0, 1]
+    degradation: Tensor | None = None  # (B, leaves of the degradation tree), in [0, 1]
+    features: Tensor | None = None  # (B, C, h, w): what a student's tokens learn from
+
+
+Trajectory = list[Round]
+
+
+class Teacher(nn.Module, ABC):
+    """A full-size restorer. Subclasses set `card`, `multiple`, `feature_width` and implement `rounds`."""
+
+    card: Card
+    multiple: int = 8  # picture sides that `rounds` accepts
+    feature_width: int | None = None  # channels of `Round.features`; None when there are none
+
+    @abstractmethod
+    def rounds(self, image: Tensor, count: int) -> Trajectory:
+        """`count` rounds on (B, 3, H, W) in [0, 1] whose sides are multiples of `multiple`."""
+
+    @abstractmethod
+    def passes(self, image: Tensor) -> dict[str, Callable[[], Any]]:
+        """What `burnish teacher info` counts multiply-adds of: pass name → call."""
+
+    @abstractmethod
+    def objective(self) -> Objective[Any]:
+        """How this teacher is trained (`distill.training`)."""
+
+    @abstractmethod
+    def load_published(self, content: Mapping[str, Any]) -> None:
+        """Take over the authors' checkpoint, as `torch.load(weights_only=True)` gave it. Raises InputError."""
+
+    @torch.no_grad()
+    def restore(self, image: Tensor, rounds: int) -> Trajectory:
+        """Restore (B, 3, H, W) in [0, 1] of any size: mirrored up to `multiple`, and cropped again."""
+        height, width = image.shape[-2:]
+        bottom, right = -height % self.multiple, -width % self.multiple
+        # Mirroring needs more pixels than it adds; a picture smaller than that repeats its border.
+        mode = "reflect" if bottom < height and right < width else "replicate"
+        padded = F.pad(image, (0, right, 0, bottom), mode=mode)
+        return [
+            step._replace(picture=step.picture[..., :height, :width].float().clamp(0, 1))
+            for step in self.rounds(padded, rounds)
+        ]

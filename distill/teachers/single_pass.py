@@ -1,0 +1,66 @@
+"""Single-pass restorers as teachers: what SIPL is compared with, and what it extends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .backbone import Backbone
+from .backbones import PROMPTIR, trunk
+from .checkpoints import fill, strip_prefix, unwrap
+from .promptir import PublishedPromptIR
+from .protocol import Card, Round, Teacher, Trajectory
+from .registry import Size
+
+if TYPE_CHECKING:
+    from ..training import Objective
+
+
+class SinglePass(Teacher):
+    """A backbone on its own; rounds after the first restore its own output again."""
+
+    def __init__(self, card: Card, backbone: Backbone) -> None:
+        super().__init__()
+        self.card, self.backbone = card, backbone
+        self.multiple, self.feature_width = backbone.multiple, backbone.sites[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Restore (B, 3, H, W), unclipped."""
+        return self.backbone(x)
+
+    def rounds(self, image: Tensor, count: int) -> Trajectory:
+        trajectory: Trajectory = []
+        for _ in range(count):
+            features = self.backbone.encode(image)
+            image = self(image).float().clamp(0, 1)
+            trajectory.append(Round(image, features=features[3]))
+        return trajectory
+
+    def passes(self, image: Tensor) -> dict[str, Callable[[], Any]]:
+        return {"plain": lambda: self(image), "encoder features": lambda: self.backbone.encode(image)}
+
+    def objective(self) -> Objective[SinglePass]:
+        from .training import FidelityObjective
+
+        return FidelityObjective(self)
+
+    def load_published(self, content: Mapping[str, Any]) -> None:
+        tensors = unwrap(content)
+        fill(self.backbone, strip_prefix(tensors, "net.") or tensors, "this checkpoint")
+
+
+def build(name: str, size: Size) -> SinglePass:
+    """`promptir`, `adair`, `nafnet` or `restormer`."""
+    found = trunk(name, size)
+    network = PublishedPromptIR(PROMPTIR[size]) if name == "promptir" else found.network
+    card = Card(
+        name=name,
+        title=found.title,
+        paper=found.paper,
+        licence=found.licence,
+        commercial_use=found.commercial_use,
+        published_rounds=1,
+    )
+    return SinglePass(card, network)

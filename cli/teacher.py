@@ -20,6 +20,9 @@ console = Console(stderr=True)
 Name = Annotated[str, typer.Argument(help="a teacher of `burnish teacher list`")]
 Weights = Annotated[Path | None, typer.Option(help="our .safetensors, or the authors' checkpoint")]
 AsJson = Annotated[bool, typer.Option("--json", help="print as JSON")]
+Base = Annotated[
+    Path | None, typer.Option(help="folder of the model a checkpoint builds on: sd-turbo, stable-diffusion-3.5-medium")
+]
 # The side at which the literature states multiply-adds.
 SIDE = 256
 
@@ -27,14 +30,14 @@ SIDE = 256
 @app.command(name="list")
 def list_teachers(as_json: AsJson = False) -> None:
     """Every teacher, whose it is, and whether what it taught may be sold."""
-    from ..distill.teachers.registry import TEACHERS, card
+    from ..distill.teachers.registry import TEACHERS
 
-    cards = [card(name) for name in TEACHERS]
     if as_json:
-        typer.echo(json.dumps([card.model_dump(mode="json") for card in cards], indent=1))
+        rows = [{"name": name} | entry.card.model_dump(mode="json") for name, entry in TEACHERS.items()]
+        typer.echo(json.dumps(rows, indent=1))
         return
-    for found in cards:
-        typer.echo(f"{found.name:18}{found.title} ({_use(found)})")
+    for name, entry in TEACHERS.items():
+        typer.echo(f"{name:18}{entry.card.title} ({_use(entry.card)})")
 
 
 @app.command()
@@ -53,7 +56,7 @@ def info(name: Name, as_json: AsJson = False) -> None:
             macs = {what: count_macs(call) for what, call in passes.items()}
     card, parameters = teacher.card, sum(p.numel() for p in teacher.parameters())
     if as_json:
-        row: dict[str, Any] = card.model_dump(mode="json") | {"parameters": parameters, "macs": macs}
+        row: dict[str, Any] = {"name": name} | card.model_dump(mode="json") | {"parameters": parameters, "macs": macs}
         typer.echo(json.dumps(row, indent=1))
         return
     typer.echo(f"{card.title}\n{card.paper}\nlicence: {card.licence} ({_use(card)})")
@@ -68,6 +71,7 @@ def run(
     picture: Annotated[Path, typer.Argument(metavar="IN", help="a picture")],
     out: Annotated[Path, typer.Argument(help="folder for round_0.png, round_1.png, …, meta.json")],
     weights: Weights = None,
+    base: Base = None,
     rounds: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Restore a picture; what it writes is what the `folder` teacher reads."""
@@ -78,7 +82,7 @@ def run(
     from ..runtime.tree import LEAVES
 
     degraded = read(picture)
-    teacher = _load(name, weights)
+    teacher = _load(name, weights, base)
     trajectory = teacher.restore(torch.from_numpy(degraded.rgb.transpose(2, 0, 1)[None].copy()), rounds)
     out.mkdir(parents=True, exist_ok=True)
     pictures = [degraded.rgb, *(step.picture[0].permute(1, 2, 0).numpy() for step in trajectory)]
@@ -100,6 +104,7 @@ def cache(
     data: Annotated[Path, typer.Argument(help="photographs; for `folder`: NAME/round_0.png, NAME/round_1.png, …")],
     out: Annotated[Path, typer.Argument(help="folder of the cache")],
     weights: Weights = None,
+    base: Base = None,
     rounds: Annotated[int, typer.Option(min=1)] = 2,
     samples: Annotated[int, typer.Option(min=1, help="patches to restore")] = 4096,
     patch: Annotated[int, typer.Option(min=32, help="side of a patch, a multiple of 16")] = 96,
@@ -112,22 +117,23 @@ def cache(
 
     from ..distill.data import Mixture, Photographs
     from ..distill.teachers.cache import Manifest, Producer, TeacherProducer, launch, write_cache
-    from ..distill.teachers.folder import CARD, FolderTrajectories
+    from ..distill.teachers.folder import CARD, NAME, FolderTrajectories
+    from ..distill.teachers.protocol import origin
 
     if patch % 16:
         raise InputError(f"patch is {patch}; expected a multiple of 16")
     fabric = launch(devices)
     producer: Producer
-    if name == CARD.name:
+    if name == NAME:
         folder = FolderTrajectories(data, patch, seed)
         producer, rounds, card, width = folder, folder.rounds, CARD, None
     else:
-        teacher = _load(name, weights)
+        teacher = _load(name, weights, base)
         source = Photographs(data, Mixture(), patch, seed)
         producer = TeacherProducer(teacher, source, rounds, torch.device(fabric.device))
         card, width = teacher.card, teacher.feature_width
     manifest = Manifest(
-        teacher=card,
+        teacher=origin(name, card),
         weights=None if weights is None else weights.name,
         rounds=rounds,
         feature_width=width,
@@ -137,7 +143,7 @@ def cache(
         data=data.name,
     )
     if not card.commercial_use:
-        console.print(f"warning: {card.name}: {card.licence}; what learns from it may not be shipped in a product")
+        console.print(f"warning: {name}: {card.licence}; what learns from it may not be shipped in a product")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("cache", total=None)
         write_cache(producer, manifest, out, fabric, lambda done, total: bar.update(task, completed=done, total=total))
@@ -148,11 +154,11 @@ def _use(card: Card) -> str:
     return "commercial use allowed" if card.commercial_use else "NO commercial use"
 
 
-def _load(name: str, weights: Path | None) -> Teacher:
-    from ..distill.teachers.registry import check
+def _load(name: str, weights: Path | None, base: Path | None) -> Teacher:
+    from ..distill.teachers.registry import find
     from ..distill.weights import load_teacher
 
-    check(name)
+    find(name)
     if weights is None:
         raise InputError(f"{name} has no weights of its own; give them with --weights")
-    return load_teacher(weights, name)
+    return load_teacher(weights, name, base)

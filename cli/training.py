@@ -139,15 +139,16 @@ def _student_objective(
     """The losses of a student, and who teaches it: a cache, a teacher asked live, or nobody."""
     from ..distill.distillation import DistillationObjective
     from ..distill.teachers.cache import read_manifest
+    from ..distill.teachers.protocol import origin
     from ..distill.weights import load_teacher
 
     if section.cache is not None:
         manifest = read_manifest(resolve(recipe_path, section.cache))
         objective = DistillationObjective(student, section.weights, routing, feature_width=manifest.feature_width)
-        return objective, (manifest.teacher.provenance(),)
+        return objective, (manifest.teacher,)
     path = weights_path(section.teacher, recipe_path)
     if path is None:
         return DistillationObjective(student, section.weights, routing), ()
     teacher = load_teacher(path)
     objective = DistillationObjective(student, section.weights, routing, teacher, teacher.feature_width)
-    return objective, (teacher.card.provenance(),)
+    return objective, (origin(teacher.name, teacher.card),)

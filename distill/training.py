@@ -90,9 +90,7 @@ def train(objective: Objective[Any], schedule: Schedule, source: Source, out: Pa
     if weights.exists():
         return weights
     out.mkdir(parents=True, exist_ok=True)
-    fabric = Fabric(
-        accelerator="auto", devices=schedule.devices, precision="bf16-mixed" if supports_bf16() else "32-true"
-    )
+    fabric = Fabric(accelerator="auto", devices=schedule.devices)
     fabric.launch()
     fabric.seed_everything(schedule.seed, verbose=False)
     model = objective.model
@@ -140,7 +138,9 @@ def train(objective: Objective[Any], schedule: Schedule, source: Source, out: Pa
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * _warm_cosine(step, schedule.warmup, done)
         torch.manual_seed(schedule.seed * 1_000_003 + step)  # a resumed run draws what it would have drawn
-        losses = wrapped(Batch(*batch))
+        # Not Fabric's own mixed precision: that rounds the pictures themselves to bfloat16's eight digits.
+        with torch.autocast(fabric.device.type, torch.bfloat16, enabled=supports_bf16()):
+            losses = wrapped(Batch(*batch))
         fabric.backward(losses["loss"])
         fabric.clip_gradients(wrapped, optimizer, max_norm=schedule.clip)
         optimizer.step()

@@ -42,7 +42,7 @@ def save_student(trained: Trained, path: Path) -> None:
 
 def save_teacher(teacher: Teacher, size: Size, path: Path) -> None:
     """Write a teacher's weights as 16-bit floats."""
-    _save(teacher.half(), {"kind": teacher.card.name, "size": size}, path)
+    _save(teacher.half(), {"kind": teacher.name, "size": size}, path)
     teacher.float()
 
 
@@ -67,8 +67,8 @@ def read_student(path: Path) -> Trained:
     return Trained(student.eval(), routing, provenance)
 
 
-def load_teacher(path: Path, name: str | None = None) -> Teacher:
-    """A trained teacher: our own file, or the authors' checkpoint of the teacher `name`.
+def load_teacher(path: Path, name: str | None = None, base: Path | None = None) -> Teacher:
+    """A trained teacher: our own file, or the authors' checkpoint of the teacher `name` on its pretrained `base`.
 
     Raises InputError for weights of another model.
     """
@@ -76,6 +76,8 @@ def load_teacher(path: Path, name: str | None = None) -> Teacher:
         if name is None:
             raise InputError(f"{path} does not say which teacher it holds; name one of {', '.join(TEACHERS)}")
         teacher = create(name)
+        if base is not None:
+            teacher.load_base(base)
         teacher.load_published(_unpickle(path))
         return teacher.eval()
     metadata, tensors = _read(path)

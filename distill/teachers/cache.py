@@ -20,11 +20,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ...runtime.bundle import Teacher as Origin
 from ...runtime.errors import InputError
 from ...runtime.files import replace
 from ..data import Batch, Photographs
 from ..recipe import Frozen
-from .protocol import Card, Teacher
+from .protocol import Teacher
 
 MANIFEST = "cache.json"
 SHARD = 64  # samples a file
@@ -34,7 +35,7 @@ class Manifest(Frozen):
     """What a cache holds and what it was made from; a run with other settings refuses the folder."""
 
     version: int = 1
-    teacher: Card
+    teacher: Origin
     weights: str | None
     rounds: int
     feature_width: int | None

@@ -24,8 +24,8 @@ from ...runtime.tree import LEAVES
 from ..data import Batch
 from .protocol import Card
 
+NAME = "folder"
 CARD = Card(
-    name="folder",
     title="a folder of trajectories",
     paper="whatever wrote it",
     licence="that of the program and weights which wrote the pictures; yours to check",

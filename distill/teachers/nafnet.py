@@ -54,3 +54,10 @@ class NAFNet(Backbone):
             if site < len(self.sites):
                 y = fuse(site, y)
         return self.ending(y) + x
+
+
+NAFNET: dict[str, NAFNetConfig] = {
+    "published": NAFNetConfig(),
+    "reduced": NAFNetConfig(width=24, encoders=(1, 1, 2, 4)),
+    "tiny": NAFNetConfig(width=12, encoders=(1, 1, 1, 1)),
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,7 +12,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ...runtime.bundle import Teacher as Provenance
+from ...runtime.bundle import Teacher as Origin
+from ...runtime.errors import InputError
 from ..recipe import Frozen
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 class Card(Frozen):
     """Whose method a teacher is and what its weights may be used for."""
 
-    name: str
     title: str
     paper: str
     licence: str = Field(description="licence of the authors' code and weights")
@@ -30,9 +31,10 @@ class Card(Frozen):
         default=None, description="rounds of the published method; later ones are our extension; None: any number"
     )
 
-    def provenance(self) -> Provenance:
-        """What weights and bundles that learned from this teacher say of it."""
-        return Provenance(name=self.name, licence=self.licence, commercial_use=self.commercial_use)
+
+def origin(name: str, card: Card) -> Origin:
+    """What weights and bundles that learned from a teacher say of it."""
+    return Origin(name=name, licence=card.licence, commercial_use=card.commercial_use)
 
 
 class Round(NamedTuple):
@@ -48,8 +50,9 @@ Trajectory = list[Round]
 
 
 class Teacher(nn.Module, ABC):
-    """A full-size restorer. Subclasses set `card`, `multiple`, `feature_width` and implement `rounds`."""
+    """A full-size restorer; the registry gives it its name and card."""
 
+    name: str
     card: Card
     multiple: int = 8  # picture sides that `rounds` accepts
     feature_width: int | None = None  # channels of `Round.features`; None when there are none
@@ -65,6 +68,10 @@ class Teacher(nn.Module, ABC):
     @abstractmethod
     def objective(self) -> Objective[Any]:
         """How this teacher is trained (`distill.training`)."""
+
+    def load_base(self, folder: Path) -> None:
+        """Take over the pretrained model that the method builds on, from a local folder. Raises InputError."""
+        raise InputError(f"{self.name} builds on no pretrained model; leave out the folder {folder}")
 
     @abstractmethod
     def load_published(self, content: Mapping[str, Any]) -> None:

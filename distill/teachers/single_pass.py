@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .backbone import Backbone
-from .backbones import PROMPTIR, trunk
+from .backbones import PROMPTIR, backbone
 from .checkpoints import fill, strip_prefix, unwrap
 from .promptir import PublishedPromptIR
-from .protocol import Card, Round, Teacher, Trajectory
+from .protocol import Round, Teacher, Trajectory
 from .registry import Size
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class SinglePass(Teacher):
     """A backbone on its own; rounds after the first restore its own output again."""
 
-    def __init__(self, card: Card, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.card, self.backbone = card, backbone
+        self.backbone = backbone
         self.multiple, self.feature_width = backbone.multiple, backbone.sites[0]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,14 +53,4 @@ class SinglePass(Teacher):
 
 def build(name: str, size: Size) -> SinglePass:
     """`promptir`, `adair`, `nafnet` or `restormer`."""
-    found = trunk(name, size)
-    network = PublishedPromptIR(PROMPTIR[size]) if name == "promptir" else found.network
-    card = Card(
-        name=name,
-        title=found.title,
-        paper=found.paper,
-        licence=found.licence,
-        commercial_use=found.commercial_use,
-        published_rounds=1,
-    )
-    return SinglePass(card, network)
+    return SinglePass(PublishedPromptIR(PROMPTIR[size]) if name == "promptir" else backbone(name, size))

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backbone import Backbone
-from .backbones import Trunk, trunk
+from .backbones import backbone
 from .checkpoints import fill, strip_prefix, unwrap
-from .protocol import Card, Round, Teacher, Trajectory
+from .protocol import Round, Teacher, Trajectory
 from .registry import Size
 from .transformer import LayerNorm
 
@@ -111,9 +111,9 @@ class CrossBlock(nn.Module):
 class SIPL(Teacher):
     """A backbone with proxy fusion at its three sites. Names follow the published layout, the backbone's under `backbone.`."""
 
-    def __init__(self, card: Card, backbone: Backbone, dictionary: Dictionary, restored_input: Input = "fixed") -> None:
+    def __init__(self, backbone: Backbone, dictionary: Dictionary, restored_input: Input = "fixed") -> None:
         super().__init__()
-        self.card, self.input = card, restored_input
+        self.input: Input = restored_input
         self.backbone = backbone
         self.multiple, self.feature_width = backbone.multiple, backbone.sites[0]
         for site, dim in enumerate(backbone.sites):
@@ -214,15 +214,9 @@ TINY = Dictionary(sizes=(4, 6, 8), std=0.5)
 
 def build(name: str, size: Size) -> SIPL:
     """A `sipl-…` teacher on the backbone its name ends in; `sipl-promptir-s` is the reduced one."""
-    reduced = name.endswith("-s")
     kind = name.removeprefix("sipl-").removesuffix("-s")
-    backbone: Trunk = trunk(kind, "tiny" if size == "tiny" else "reduced" if reduced else "published")
-    card = Card(
-        name=name,
-        title=f"SIPL on {backbone.title}",
-        paper="Self-Improved Privilege Learning for All-in-One Image Restoration, 2025",
-        licence="CC BY-SA 4.0 (trained by us)" if reduced else f"none published (SIPL); {backbone.licence}",
-        commercial_use=reduced,
-    )
-    dictionary = TINY if size == "tiny" else REDUCED if reduced else Dictionary()
-    return SIPL(card, backbone.network, dictionary)
+    if size == "tiny":
+        return SIPL(backbone(kind, "tiny"), TINY)
+    if name.endswith("-s"):
+        return SIPL(backbone(kind, "reduced"), REDUCED)
+    return SIPL(backbone(kind, "published"), Dictionary())

@@ -1,0 +1,182 @@
+"""Trajectories on disk: the same files after a kill, refused when they are others, and what a student learns from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from burnish.cli.main import app
+from burnish.distill.data import Mixture, Photographs
+from burnish.distill.distillation import DistillationObjective, Weights, match_rounds, ranking_loss
+from burnish.distill.recipe import Schedule
+from burnish.distill.student import SIZES, Student
+from burnish.distill.teachers import cache as caches
+from burnish.distill.teachers.cache import CachedTrajectories, Manifest, TeacherProducer, launch, write_cache
+from burnish.distill.teachers.protocol import Teacher, origin
+from burnish.distill.teachers.registry import create
+from burnish.distill.training import train
+from burnish.distill.weights import save_teacher
+from burnish.runtime.errors import InputError
+from burnish.runtime.pictures import Picture, write
+from burnish.runtime.routing import Routing
+from conftest import PHOTOS
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+SOURCE = Photographs(PHOTOS / "train", Mixture(), 32, 0)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    torch.manual_seed(0)
+    return create("sipl-restormer", "tiny").eval()
+
+
+def manifest(teacher: Teacher, samples: int, **changes: Any) -> Manifest:
+    settings: dict[str, Any] = dict(
+        teacher=origin(teacher.name, teacher.card),
+        weights=None,
+        rounds=2,
+        feature_width=teacher.feature_width,
+        samples=samples,
+        patch=32,
+        seed=0,
+        data="train",
+    )
+    return Manifest(**(settings | changes))
+
+
+def fill(teacher: Teacher, samples: int, out: Path, progress: Any = lambda *_: None) -> None:
+    producer = TeacherProducer(teacher, SOURCE, 2, torch.device("cpu"))
+    write_cache(producer, manifest(teacher, samples), out, launch(1), progress)
+
+
+@pytest.fixture(scope="module")
+def cache(teacher: Teacher, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cache") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(caches, "SHARD", 8)
+        fill(teacher, 20, out)
+    return out
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caches, "SHARD", 8)
+
+
+def test_a_killed_run_writes_the_same_files(teacher: Teacher, cache: Path, tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, total: int) -> None:
+        raise Killed
+
+    for _ in range(2):
+        with pytest.raises(Killed):
+            fill(teacher, 20, tmp_path / "parts", kill)
+    with pytest.raises(InputError, match="lacks 2 shards"):
+        CachedTrajectories(tmp_path / "parts", 32, 0).samples(0, 1)
+    fill(teacher, 20, tmp_path / "parts")
+    names = sorted(path.name for path in cache.iterdir())
+    assert names == ["cache.json", *(f"shard-{n:05d}.safetensors" for n in range(3))]
+    for name in names:
+        assert (cache / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
+
+
+def test_other_settings_are_refused(teacher: Teacher, cache: Path) -> None:
+    producer = TeacherProducer(teacher, SOURCE, 2, torch.device("cpu"))
+    with pytest.raises(InputError, match="other settings"):
+        write_cache(producer, manifest(teacher, 20, seed=1), cache, launch(1), lambda *_: None)
+    with pytest.raises(InputError, match="asks for 64²"):
+        CachedTrajectories(cache, 64, 0).samples(0, 1)
+    with pytest.raises(InputError, match="not a cache"):
+        CachedTrajectories(cache.parent, 32, 0).samples(0, 1)
+
+
+def test_samples_are_what_the_teacher_saw_and_did(teacher: Teacher, cache: Path) -> None:
+    source = CachedTrajectories(cache, 32, 3)
+    epoch = source.samples(0, 40)
+    rest = source.samples(25, 40)
+    torch.testing.assert_close(epoch[25].degraded, rest[0].degraded, rtol=0, atol=0)
+    degraded = {tuple(epoch[i].degraded.flatten().tolist()) for i in range(20)}
+    assert len(degraded) == 20  # every sample once an epoch
+    sample = epoch[4]
+    trajectory = teacher.restore(sample.degraded[None], 2)
+    for turn, step in enumerate(trajectory):
+        assert (sample.rounds[turn] - step.picture[0]).abs().max() <= 0.5 / 255 + 1e-6
+        assert step.features is not None
+        torch.testing.assert_close(sample.features[turn], step.features[0], rtol=5e-3, atol=5e-3)
+
+
+def test_a_student_learns_from_a_cache(cache: Path, teacher: Teacher, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    objective = DistillationObjective(
+        Student(SIZES["nano"]), Weights(teacher=1.0), Routing(), feature_width=teacher.feature_width
+    )
+    schedule = Schedule(steps=12, batch=4, patch=32, workers=0, warmup=2, log_seconds=0.0)
+    rows: list[dict[str, float]] = []
+    train(objective, schedule, CachedTrajectories(cache, 32, 0), tmp_path, rows.append)
+    assert all(row["teacher"] > 0 and row["tokens"] > 0 for row in rows)
+    assert rows[-1]["tokens"] < rows[0]["tokens"]
+
+
+def burnish(*arguments: object) -> None:
+    result = CliRunner().invoke(app, ["teacher", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_folder_of_somebody_elses_rounds_becomes_a_cache(tmp_path: Path, photo: NDArray[np.float32]) -> None:
+    theirs, cache = tmp_path / "theirs", tmp_path / "cache"
+    for name in ("one", "two"):
+        (theirs / name).mkdir(parents=True)
+        for turn in range(3):
+            dimmed = np.clip(photo[:64, :80] * (0.5 + 0.2 * turn), 0, 1)
+            write(Picture(dimmed), theirs / name / f"round_{turn}.png")
+    (theirs / "one" / "meta.json").write_text(json.dumps({"degradation": {"low_light": 0.6}}))
+    burnish("cache", "folder", theirs, cache, "--samples", 10, "--patch", 48)
+    sample = CachedTrajectories(cache, 48, 0).samples(0, 10)[0]
+    assert sample.rounds.shape == (2, 3, 48, 48)
+    torch.testing.assert_close(sample.clean, sample.rounds[-1])
+    assert float(sample.degraded.mean()) < float(sample.rounds[0].mean()) < float(sample.rounds[1].mean())
+
+
+def test_run_writes_what_the_folder_teacher_reads(teacher: Teacher, tmp_path: Path) -> None:
+    weights, out = tmp_path / "t.safetensors", tmp_path / "out"
+    save_teacher(teacher, "tiny", weights)
+    photo = next((PHOTOS / "dev").glob("*.jpg"))
+    burnish("run", "sipl-restormer", photo, out / "one", "--weights", weights)
+    burnish("cache", "folder", out, tmp_path / "cache", "--samples", 2)
+
+
+def test_info_and_list_speak_json() -> None:
+    row = json.loads(CliRunner().invoke(app, ["teacher", "info", "sipl-nafnet", "--json"]).stdout)
+    assert row["parameters"] > 17e6
+    assert set(row["macs"]) == {"plain", "encoder features", "privileged"}
+    names = {row["name"] for row in json.loads(CliRunner().invoke(app, ["teacher", "list", "--json"]).stdout)}
+    assert {"sipl-promptir", "uir-lora", "unirestorer", "rar"} <= names
+
+
+@pytest.mark.parametrize(
+    ("rounds", "iterations", "match", "expected"),
+    [
+        (2, 2, "skip", [0, 1]),
+        (4, 2, "skip", [0, 1]),
+        (4, 2, "merge", [1, 3]),
+        (5, 2, "merge", [2, 4]),
+        (1, 3, "merge", [0, 0, 0]),
+        (2, 3, "skip", [0, 1, 1]),
+    ],
+)
+def test_rounds_meet_iterations(rounds: int, iterations: int, match: Any, expected: list[int]) -> None:
+    assert match_rounds(rounds, iterations, match) == expected
+
+
+def test_ranking_punishes_the_wrong_order_alone() -> None:
+    low, high, better = torch.tensor([[0.4]]), torch.tensor([[0.5]]), torch.tensor([[0.05]])
+    assert ranking_loss(low, high, better) < 0.01 < 1 < ranking_loss(high, low, better)
+    assert ranking_loss(low, high, torch.zeros(1, 1)) == 0

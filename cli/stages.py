@@ -31,10 +31,12 @@ def _check_tile(tile: int) -> None:
 def quantize_stage(student: Path, photos: Path, tile: int, out: Path, config: QuantizeConfig, console: Console) -> None:
     """Quantise with a status line."""
     from ..distill.weights import read_student
-    from ..quantize.stage import quantize_student
 
     _check_tile(tile)
     trained = read_student(student)
+    # Imported once the input is known to be good: executorch's libraries talk on stderr while they load.
+    from ..quantize.stage import quantize_student
+
     with console.status("quantise") as status:
         quantize_student(trained, photos, tile, out, config, lambda step: status.update(f"quantise: {step}"))
 
@@ -51,14 +53,15 @@ def export_command(
 ) -> None:
     """`burnish export`: write the bundle with a status line; `command` goes into its provenance."""
     from ..distill.weights import read_student
+
+    _check_tile(tile)
+    trained = read_student(student)
     from ..export.context import Context
     from ..export.targets import select
     from ..export.writer import write_bundle
     from ..quantize.calibration import draw_samples
     from ..quantize.config import QuantizeConfig
 
-    _check_tile(tile)
-    trained = read_student(student)
     targets = select(programs)
     if quantized is None:
         if programs and any(t.quantized for t in targets):

@@ -15,6 +15,7 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         save(beside)
+        beside.chmod(0o644)  # safetensors makes files that their owner alone can read
         os.replace(beside, path)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"cannot write {path} ({error}); expected a writable folder and a fitting suffix") from None

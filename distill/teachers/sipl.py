@@ -57,7 +57,8 @@ class SpatialCrossAttention(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         batch, channels = x.shape[:2]
-        return x.reshape(batch, self.heads, channels // self.heads, -1).transpose(-2, -1)
+        # Contiguous: the attention kernel that works in pieces takes nothing else, and another would hold the whole matrix.
+        return x.reshape(batch, self.heads, channels // self.heads, -1).transpose(-2, -1).contiguous()
 
     def keys_values(self, source: Tensor) -> KeysValues:
         """Unit keys, and values, of a normalised map: (B, heads, h·w, channels / heads) each."""
@@ -68,7 +69,6 @@ class SpatialCrossAttention(nn.Module):
         batch, channels, height, width = queries.shape
         query = F.normalize(self._split(self.q_dwconv(self.q(queries))), dim=-1) * self.temperature
         key, value = (x.expand(batch, -1, -1, -1) for x in keys_values)
-        # Computed in pieces, so that the attention of a large picture never lies in memory whole.
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         return self.project_out(attended.transpose(-2, -1).reshape(batch, channels, height, width))
 

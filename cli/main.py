@@ -56,15 +56,35 @@ def restore(
 
 @app.command()
 def distill(
-    recipe: Annotated[Path, typer.Argument(help="a recipe with a distill section")],
+    recipe: Annotated[Path | None, typer.Argument(help="a recipe with a distill section")] = None,
     out: Annotated[Path, typer.Option(help="folder of the training run")] = Path("runs/distill"),
-    data: Annotated[Path | None, typer.Option(help="your own photographs instead of the recipe's")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="your own photographs instead of the recipe's; pairs for --add-expert")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="minutes at most, over all sessions")] = None,
+    add_expert: Annotated[str | None, typer.Option(help="name of a new degradation: one more expert and leaf")] = None,
+    parent: Annotated[str, typer.Option(help="the new leaf's parent in the degradation tree")] = "weather",
+    start: Annotated[
+        Path | None, typer.Option(help="the student that gets the expert; the embedded one without")
+    ] = None,
 ) -> None:
-    """Train a student (or, where the recipe's `model` names one, a teacher); resumes when started again."""
-    from .training import distill_command
+    """Train a student (or, where the recipe's `model` names one, a teacher); resumes when started again.
 
-    weights = distill_command(recipe, out, data, minutes, console)
+    With --add-expert NAME --data PAIRS (degraded/ and clean/) a student learns one more degradation; nothing else of it moves.
+    """
+    from .training import add_expert_command, distill_command
+
+    if add_expert is not None:
+        if recipe is not None or data is None:
+            raise InputError("--add-expert takes --data PAIRS (degraded/ and clean/ with the same names) and no recipe")
+        from ..distill.experts import EXPERT_SCHEDULE
+
+        schedule = EXPERT_SCHEDULE if minutes is None else EXPERT_SCHEDULE.model_copy(update={"minutes": minutes})
+        weights = add_expert_command(add_expert, data, parent, start, schedule, out, console)
+    elif recipe is not None:
+        weights = distill_command(recipe, out, data, minutes, console)
+    else:
+        raise InputError("nothing to train; give a recipe, or --add-expert NAME --data PAIRS")
     console.print(f"weights: {weights}")
 
 

@@ -15,6 +15,7 @@ from .recipe import EMBEDDED_WEIGHTS, DistillSection, read_recipe, resolve
 
 if TYPE_CHECKING:
     from ..distill.data import Source
+    from ..distill.recipe import Schedule
     from ..distill.training import Objective
     from ..distill.weights import Trained
 
@@ -68,6 +69,33 @@ def train_section(
         commands=(*before.commands, command),
     )
     save_student(Trained(student, routing, provenance), weights)
+    return weights
+
+
+def add_expert_command(
+    leaf: str, pairs: Path, parent: str, start: Path | None, schedule: Schedule, out: Path, console: Console
+) -> Path:
+    """`burnish distill --add-expert`: one more leaf and expert from pairs of pictures; returns the student's weights."""
+    from ..distill.distillation import DistillationObjective, Weights
+    from ..distill.experts import PairsAmongOthers, add_expert, freeze_all_but
+    from ..distill.training import train
+    from ..distill.weights import read_student, save_student
+
+    grown = add_expert(read_student(start or embedded_student()), leaf, parent)
+    freeze_all_but(grown.student, leaf)
+    # Gates as in use but for the start, when the new one is still closed; heads other than the new leaf's are frozen.
+    objective = DistillationObjective(
+        grown.student.train(), Weights(unroll=(1.0,), true_gates=0.5, routing=2.0), grown.routing
+    )
+    source = PairsAmongOthers(pairs, grown.routing, leaf, schedule.patch, schedule.seed)
+    section = DistillSection(photos=str(pairs), schedule=schedule)
+    _train(train, objective, section, source, out, console)
+    weights = out / "student.safetensors"
+    commands = (*grown.provenance.commands, f"burnish distill --add-expert {leaf}")
+    data = (*grown.provenance.data, pairs.name)
+    save_student(
+        grown._replace(provenance=grown.provenance.model_copy(update={"data": data, "commands": commands})), weights
+    )
     return weights
 
 

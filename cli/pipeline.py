@@ -69,6 +69,8 @@ class _Run:
         used = [weights_path(name, self.path) for name in (section.start, section.teacher)]
         routing = self.recipe.routing and self.recipe.routing.model_dump(mode="json")
         depends = [section.model_dump(mode="json"), routing, _tree(photos), *(_hash(path) for path in used if path)]
+        if section.cache is not None:
+            depends.append(_tree(resolve(self.path, section.cache)))
         # A run folder a key: a changed recipe never resumes another recipe's checkpoint.
         folder = self.out / "distill" / _key(depends)[:12]
         weights = folder / "student.safetensors"

@@ -42,18 +42,16 @@ def train_section(
     """Train with a progress line; resumes from `out`. `routing`: None for that of the weights the training starts from."""
     import torch
 
-    from ..distill.training import train
-
     torch.manual_seed(section.schedule.seed)
-    command = f"burnish distill {recipe_path.name}"
     weights = out / f"{section.model}.safetensors"
+    source = _source(section, recipe_path, photos)
     if section.model != "student":
         from ..distill.teachers.registry import create
         from ..distill.weights import load_teacher, save_teacher
 
         start = weights_path(section.start, recipe_path)
         teacher = load_teacher(start, section.model) if start else create(section.model)
-        _train(train, teacher.train().objective(), section, _source(section, recipe_path, photos), out, console)
+        _train(teacher.train().objective(), section.model, section.schedule, source, out, console)
         save_teacher(teacher, "published", weights)
         return weights
 
@@ -62,11 +60,11 @@ def train_section(
     student, found, before = _start(section, recipe_path)
     routing = routing or found
     objective, taught_by = _student_objective(student.train(), section, routing, recipe_path)
-    _train(train, objective, section, _source(section, recipe_path, photos), out, console)
+    _train(objective, section.model, section.schedule, source, out, console)
     provenance = Provenance(
         teachers=tuple(dict.fromkeys((*before.teachers, *taught_by))),
         data=tuple(dict.fromkeys((*before.data, str(section.cache or photos.name)))),
-        commands=(*before.commands, command),
+        commands=(*before.commands, f"burnish distill {recipe_path.name}"),
     )
     save_student(Trained(student, routing, provenance), weights)
     return weights
@@ -78,7 +76,6 @@ def add_expert_command(
     """`burnish distill --add-expert`: one more leaf and expert from pairs of pictures; returns the student's weights."""
     from ..distill.distillation import DistillationObjective, Weights
     from ..distill.experts import PairsAmongOthers, add_expert, freeze_all_but
-    from ..distill.training import train
     from ..distill.weights import read_student, save_student
 
     grown = add_expert(read_student(start or embedded_student()), leaf, parent)
@@ -88,8 +85,7 @@ def add_expert_command(
         grown.student.train(), Weights(unroll=(1.0,), true_gates=0.5, routing=2.0), grown.routing
     )
     source = PairsAmongOthers(pairs, grown.routing, leaf, schedule.patch, schedule.seed)
-    section = DistillSection(photos=str(pairs), schedule=schedule)
-    _train(train, objective, section, source, out, console)
+    _train(objective, leaf, schedule, source, out, console)
     weights = out / "student.safetensors"
     commands = (*grown.provenance.commands, f"burnish distill --add-expert {leaf}")
     data = (*grown.provenance.data, pairs.name)
@@ -112,16 +108,18 @@ def embedded_student() -> Path:
 
 
 def _train(
-    train: Any, objective: Objective[Any], section: DistillSection, source: Source, out: Path, console: Console
+    objective: Objective[Any], what: str, schedule: Schedule, source: Source, out: Path, console: Console
 ) -> None:
     """Run the loop under a progress bar, or with a line a minute, and fill the model with its averaged weights."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from safetensors.torch import load_file
 
+    from ..distill.training import train
+
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[row]}"), TimeElapsedColumn())
     printed = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"train {section.model}", total=1.0, row="")
+        task = bar.add_task(f"train {what}", total=1.0, row="")
 
         def show(row: dict[str, float]) -> None:
             nonlocal printed
@@ -133,7 +131,7 @@ def _train(
                 console.print(text, highlight=False)
                 printed = time.monotonic()
 
-        averaged = train(objective, section.schedule, source, out, show)
+        averaged = train(objective, schedule, source, out, show)
     objective.model.load_state_dict(load_file(averaged))
 
 

@@ -74,16 +74,17 @@ def add_expert_command(
     leaf: str, pairs: Path, parent: str, start: Path | None, schedule: Schedule, out: Path, console: Console
 ) -> Path:
     """`burnish distill --add-expert`: one more leaf and expert from pairs of pictures; returns the student's weights."""
+    import torch
+
     from ..distill.distillation import DistillationObjective, Weights
     from ..distill.experts import PairsAmongOthers, add_expert, freeze_all_but
     from ..distill.weights import read_student, save_student
 
+    torch.manual_seed(schedule.seed)  # the new rows of A are random
     grown = add_expert(read_student(start or embedded_student()), leaf, parent)
     freeze_all_but(grown.student, leaf)
     # Gates as in use but for the start, when the new one is still closed; heads other than the new leaf's are frozen.
-    objective = DistillationObjective(
-        grown.student.train(), Weights(unroll=(1.0,), true_gates=0.5, routing=2.0), grown.routing
-    )
+    objective = DistillationObjective(grown.student.train(), Weights(unroll=(1.0,), true_gates=0.5), grown.routing)
     source = PairsAmongOthers(pairs, grown.routing, leaf, schedule.patch, schedule.seed)
     _train(objective, leaf, schedule, source, out, console)
     weights = out / "student.safetensors"

@@ -83,7 +83,7 @@ def freeze_all_but(student: Student, leaf: str) -> None:
 
 @dataclass(frozen=True)
 class PairsAmongOthers:
-    """Pairs of the new degradation, every other sample; between them the clean halves with the degradations already known."""
+    """Pairs of the new degradation, every third sample; between them the clean halves with the degradations already known."""
 
     folder: Path
     routing: Routing
@@ -113,7 +113,7 @@ class _Mixed(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         leaves, patch = self.source.routing.leaves, self.source.patch
         place = leaves.index(self.source.leaf)
-        if (self.start + index) % 2:
+        if (self.start + index) % 3:
             sample = self.known[index]
             others = iter(sample.severities.tolist())
             return sample._replace(

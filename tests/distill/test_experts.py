@@ -67,7 +67,7 @@ def test_the_new_degradation_is_learned_and_the_others_lose_nothing(embedded: Tr
         for kind, picture in (("clean", clean), ("degraded", underwater(clean))):
             (tmp_path / "pairs" / kind).mkdir(parents=True, exist_ok=True)
             write(Picture(picture), tmp_path / "pairs" / kind / f"{index}.png")
-    schedule = EXPERT_SCHEDULE.model_copy(update={"steps": 450, "workers": 0})
+    schedule = EXPERT_SCHEDULE.model_copy(update={"steps": 600, "workers": 0})
     weights = add_expert_command(
         "water", tmp_path / "pairs", "weather", None, schedule, tmp_path / "run", Console(quiet=True)
     )
@@ -77,10 +77,12 @@ def test_the_new_degradation_is_learned_and_the_others_lose_nothing(embedded: Tr
     clean, water = tensor(held_out), tensor([underwater(picture) for picture in held_out])
     before, after = (float(psnr(restored(t, water), clean).mean()) for t in (embedded, grown))
     assert after > before + 2.0
+    lost: dict[str, float] = {}
     for kind in ("gaussian_noise", "rain", "snow", "haze", "low_light", "jpeg", "defocus_blur"):
         other = tensor([degrade(picture, {kind: 0.7}, seed) for seed, picture in enumerate(held_out)])
         before, after = (float(psnr(restored(t, other), clean).mean()) for t in (embedded, grown))
-        assert after > before - 0.05, kind
+        lost[kind] = before - after
+    assert max(lost.values()) < 0.1, lost
     old = embedded.student.state_dict()
     for name, value in grown.student.state_dict().items():
         untouched = ~new_entries(name, value, grown.student, "water")

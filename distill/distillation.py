@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..runtime.quality import PSNR_AT_ONE, PSNR_AT_ZERO
 from ..runtime.routing import Routing
 from .data import Batch
-from .metrics import psnr
+from .metrics import psnr, quality_of
 from .recipe import Frozen
 from .student import Student
 from .teachers.protocol import Teacher
@@ -65,11 +64,6 @@ def fidelity_loss(restored: Tensor, target: Tensor, floor: float) -> Tensor:
     kink that L1 and plain PSNR have where nothing is wrong: clean and mild pictures would hold the network at the identity.
     """
     return torch.log1p((restored - target).square().mean((1, 2, 3)) / floor).mean()
-
-
-def quality_of(picture: Tensor, clean: Tensor) -> Tensor:
-    """Target of the quality heads, (B, 1) in [0, 1]: PSNR mapped linearly (`runtime.quality`)."""
-    return ((psnr(picture, clean) - PSNR_AT_ZERO) / (PSNR_AT_ONE - PSNR_AT_ZERO)).clamp(0, 1)[:, None]
 
 
 def route_batch(routing: Routing, granularity: Tensor, belief: Tensor) -> Tensor:
@@ -165,7 +159,7 @@ class DistillationObjective(Objective[Student]):
         current = batch.degraded
         original = estimate = student.encode(current)
         input_error = (current - clean).square().mean((1, 2, 3))
-        quality_now = quality_of(current, clean)
+        quality_now = quality_of(psnr(current, clean))[:, None]
         figures["psnr_0"] = psnr(current, clean).mean()
         for t in range(rounds):
             assessment = estimate.assessment.float()
@@ -183,7 +177,7 @@ class DistillationObjective(Objective[Student]):
                 if features is not None:
                     parts["tokens"] = parts["tokens"] + self._token_loss(estimate.tokens[: len(features)], features)
             result = restored.detach().clamp(0, 1)
-            quality_next = quality_of(result, clean)
+            quality_next = quality_of(psnr(result, clean))[:, None]
             own = torch.sigmoid(assessment[:, :1])
             change = (predicted - own.detach()) - (quality_next - quality_now)
             parts["quality"] = (

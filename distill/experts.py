@@ -39,14 +39,14 @@ def add_expert(trained: Trained, leaf: str, parent: str) -> Trained:
     student = Student(config)
     state = student.state_dict()
     for name, value in trained.student.state_dict().items():
-        state[name] = _widened(name, value, state[name], trained.student, student, leaf)
+        state[name] = _widened(name, value, state[name], student, leaf)
     student.load_state_dict(state)
     return Trained(student, routing, trained.provenance)
 
 
-def _widened(name: str, old: Tensor, new: Tensor, before: Student, after: Student, leaf: str) -> Tensor:
+def _widened(name: str, old: Tensor, new: Tensor, student: Student, leaf: str) -> Tensor:
     """`old` with the rows or columns of `leaf` put in: a silent expert, a closed leaf."""
-    kept = ~new_entries(name, new, after, leaf)
+    kept = ~new_entries(name, new, student, leaf)
     if kept.all():
         return old
     wide = torch.zeros_like(new)

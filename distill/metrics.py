@@ -5,8 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..runtime.quality import PSNR_AT_ONE, PSNR_AT_ZERO
+
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio a picture, in dB: (B, C, H, W) in [0, 1] → (B,), at most 100."""
     mse = (a.float() - b.float()).square().flatten(1).mean(1)
     return -10.0 * torch.log10(mse.clamp_min(1e-10))
+
+
+def quality_of(decibels: Tensor) -> Tensor:
+    """PSNR in dB on the quality scale, [0, 1] (`runtime.quality`)."""
+    return ((decibels - PSNR_AT_ZERO) / (PSNR_AT_ONE - PSNR_AT_ZERO)).clamp(0, 1)

@@ -24,9 +24,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...runtime.errors import InputError
-from ...runtime.quality import PSNR_AT_ONE, PSNR_AT_ZERO
 from ..data import Batch
-from ..metrics import psnr
+from ..metrics import psnr, quality_of
 from ..recipe import Frozen
 from ..training import Objective
 from .assessor import Assessment, AssessorConfig, CompactAssessor
@@ -316,11 +315,6 @@ class RecurrentObjective(Objective[RAR]):
             parts[name] = parts[name] / len(config.round_weights)
         figures = {f"psnr_{index}": value.mean() for index, value in enumerate(fidelity)}
         return {"loss": torch.stack(list(parts.values())).sum()} | parts | figures
-
-
-def quality_of(fidelity: Tensor) -> Tensor:
-    """PSNR in dB (B,) on the quality scale."""
-    return ((fidelity - PSNR_AT_ZERO) / (PSNR_AT_ONE - PSNR_AT_ZERO)).clamp(0, 1)
 
 
 def pass_through(coder: Any) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..runtime.routing import Routing
 from .data import Batch
-from .metrics import psnr, quality_of
+from .metrics import fidelity_loss, psnr, quality_of
 from .recipe import Frozen
 from .student import Student
 from .teachers.protocol import Teacher
@@ -55,15 +55,6 @@ class Weights(Frozen):
     unroll: tuple[float, ...] = Field(
         default=(0.2, 0.6, 0.2), description="shares of steps that unroll 1, 2, 3, … iterations"
     )
-
-
-def fidelity_loss(restored: Tensor, target: Tensor, floor: float) -> Tensor:
-    """Mean over pictures of log(1 + MSE / floor): a PSNR loss that is smooth at zero.
-
-    A logarithm lets every degradation pull alike, though haze errs ten times as far as noise. The floor takes away the
-    kink that L1 and plain PSNR have where nothing is wrong: clean and mild pictures would hold the network at the identity.
-    """
-    return torch.log1p((restored - target).square().mean((1, 2, 3)) / floor).mean()
 
 
 def route_batch(routing: Routing, granularity: Tensor, belief: Tensor) -> Tensor:

@@ -17,3 +17,12 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def quality_of(decibels: Tensor) -> Tensor:
     """PSNR in dB on the quality scale, [0, 1] (`runtime.quality`)."""
     return ((decibels - PSNR_AT_ZERO) / (PSNR_AT_ONE - PSNR_AT_ZERO)).clamp(0, 1)
+
+
+def fidelity_loss(restored: Tensor, target: Tensor, floor: float) -> Tensor:
+    """Mean over pictures of log(1 + MSE / floor): a PSNR loss that is smooth at zero.
+
+    A logarithm lets every degradation pull alike, though haze errs ten times as far as noise. The floor takes away the
+    kink that L1 and plain PSNR have where nothing is wrong: clean and mild pictures would hold the network at the identity.
+    """
+    return torch.log1p((restored - target).square().mean((1, 2, 3)) / floor).mean()

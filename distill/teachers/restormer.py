@@ -1,6 +1,7 @@
 """Restormer, the trunk of PromptIR and AdaIR: a four-level encoder-decoder of transposed-attention blocks.
 
-Zamir et al., "Restormer", CVPR 2022. `stride` is ours: 1 is the published network, 2 works at half resolution.
+Zamir et al., "Restormer", CVPR 2022. `stride` is ours: 1 is the published network, 2 works at half resolution and
+ends, as students do, in an affine correction of every pixel (haze and exposure are multiplications).
 """
 
 from __future__ import annotations
@@ -60,13 +61,14 @@ class Restormer(Backbone):
         self.up2_1 = Upsample(c2)
         self.decoder_level1 = level(c2, 0, config.blocks[0])
         self.refinement = level(c2, 0, config.refinement)
+        self.affine = config.stride > 1
         self.output: nn.Module
-        if config.stride == 1:
-            self.output = nn.Conv2d(c2, 3, 3, padding=1, bias=False)
+        if self.affine:
+            head = nn.Conv2d(c2, 6 * config.stride**2, 3, padding=1, bias=False)
+            nn.init.normal_(head.weight, std=1e-3)  # a calm start, near the identity
+            self.output = nn.Sequential(head, nn.PixelShuffle(config.stride))
         else:
-            self.output = nn.Sequential(
-                nn.Conv2d(c2, 3 * config.stride**2, 3, padding=1, bias=False), nn.PixelShuffle(config.stride)
-            )
+            self.output = nn.Conv2d(c2, 3, 3, padding=1, bias=False)
 
     def steer(self, site: int, features: Tensor, picture: Tensor) -> Tensor:
         return features
@@ -85,4 +87,8 @@ class Restormer(Backbone):
         d2 = self.decoder_level2(self.reduce_chan_level2(torch.cat([self.up3_2(d3), e2], 1)))
         d2 = self.steer(2, fuse(2, d2), x)
         d1 = self.decoder_level1(torch.cat([self.up2_1(d2), e1], 1))
-        return self.output(self.refinement(d1)) + x
+        correction = self.output(self.refinement(d1))
+        if not self.affine:
+            return correction + x
+        gain, bias = correction.chunk(2, 1)
+        return x + x * gain + bias

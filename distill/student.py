@@ -144,6 +144,21 @@ class Fusion(nn.Module):
         return self.original(original) + self.current(current)
 
 
+class Correction(nn.Module):
+    """An affine correction of every pixel, x + x·gain + bias; stays in float when the rest is quantised.
+
+    Haze (x − A)/t + A and exposure are multiplications, which a sum alone learns slowly.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gain = nn.ConvTranspose2d(width, 3, 2, stride=2)
+        self.bias = nn.ConvTranspose2d(width, 3, 2, stride=2)
+
+    def forward(self, image: Tensor, features: Tensor) -> Tensor:
+        return image + (image * self.gain(features) + self.bias(features))
+
+
 class Encoder(nn.Module):
     """encode(image) → features at H/2, H/4, H/8, tokens, assessment."""
 
@@ -171,8 +186,7 @@ class Refiner(nn.Module):
     """refine(current, original features, current features, tokens, gates) → restored, quality.
 
     The largest scale of the current restoration is not passed: a 2×2 convolution reads it from the picture itself, which
-    costs less than carrying a tensor of that size across the boundary. The output is an affine correction at every
-    pixel, x + x·gain + bias: haze (x − A)/t + A and exposure are multiplications, which a sum alone learns slowly.
+    costs less than carrying a tensor of that size across the boundary.
     """
 
     def __init__(self, config: StudentConfig) -> None:
@@ -190,8 +204,7 @@ class Refiner(nn.Module):
         self.level2 = nn.ModuleList(ExpertBlock(w2, ranks) for _ in range(n2))
         self.up2 = nn.ConvTranspose2d(w2, w1, 2, stride=2)
         self.level1 = nn.Sequential(*(Block(w1) for _ in range(n1)))
-        self.gain = nn.ConvTranspose2d(w1, 3, 2, stride=2)
-        self.bias = nn.ConvTranspose2d(w1, 3, 2, stride=2)
+        self.correction = Correction(w1)
         self.head = Head(config.widths, 1)
 
     def forward(
@@ -212,8 +225,7 @@ class Refiner(nn.Module):
             assert isinstance(block, ExpertBlock)
             d2 = block.gated(d2, gates)
         d1 = self.level1(torch.relu(self.up2(d2) + self.original1(original[0]) + self.stem(current)))
-        restored = current + (current * self.gain(d1) + self.bias(d1))
-        return restored, torch.sigmoid(self.head(d1, d2, d3))
+        return self.correction(current, d1), torch.sigmoid(self.head(d1, d2, d3))
 
 
 class Student(nn.Module):
@@ -256,5 +268,5 @@ def _initialise(student: Student) -> None:
             if isinstance(module, DictionaryAttention | TokenAttention):
                 module.query.weight.mul_(student.config.token_width**-0.5)
                 module.project.weight.mul_(0.3)
-        student.refiner.gain.weight.mul_(0.05)
-        student.refiner.bias.weight.mul_(0.05)
+        student.refiner.correction.gain.weight.mul_(0.05)
+        student.refiner.correction.bias.weight.mul_(0.05)

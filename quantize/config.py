@@ -22,4 +22,4 @@ class QuantizeConfig(Frozen):
     seed: int = 0
     # Left in float: the heads, since 8 bits cannot resolve a small gain in quality, and what touches pixels directly.
     encode_float: tuple[str, ...] = ("encoder.head",)
-    refine_float: tuple[str, ...] = ("refiner.head", "refiner.gain", "refiner.bias")
+    refine_float: tuple[str, ...] = ("refiner.head", "refiner.correction")

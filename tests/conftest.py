@@ -36,7 +36,7 @@ def student() -> Student:
     torch.manual_seed(0)
     student = Student(SIZES["nano"]).eval()
     with torch.no_grad():
-        student.refiner.bias.weight.mul_(3)
+        student.refiner.correction.bias.weight.mul_(3)
         for module in student.modules():
             if hasattr(module, "lora_b"):
                 module.lora_b.weight.normal_(std=0.05)

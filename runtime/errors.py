@@ -19,6 +19,10 @@ class BackendError(BurnishError):
     """A program cannot be run on this machine."""
 
 
+class DeviceError(BurnishError):
+    """A device is not there, not ready, or failed while it worked."""
+
+
 class GateFailed(BurnishError):
     """A quality or speed gate was measured and not met."""
 

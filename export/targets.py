@@ -55,9 +55,10 @@ class Target:
 
     def verify(self, context: Context, folder: Path) -> str:
         """Load what was written, run it on real trajectories, compare; how it was verified. Raises BackendError."""
+        check: Callable[[Path], str] | None = getattr(self._module(), "check", None)
+        said = check(folder) if check else ""
         if self.backend is None:
-            checked: str = self._module().check(folder)
-            return checked
+            return said
         agreement = _agreement(context, load_session(self.backend, folder))
         # A wrong program is wrong on most pictures; what int8 costs single ones is the quality gate's to judge.
         median, worst = float(np.median(agreement)), min(agreement)
@@ -66,9 +67,10 @@ class Target:
                 f"{self.name}: restored pictures are {median:.1f} dB from the full-precision student in the median; "
                 f"expected at least {self.least_psnr:.0f} dB"
             )
-        return (
+        executed = (
             f"executed by {self.backend}, {median:.1f} dB from the full-precision student (median; worst {worst:.1f})"
         )
+        return "; ".join(filter(None, (executed, said)))
 
 
 TARGETS: dict[str, Target] = {
@@ -78,6 +80,7 @@ TARGETS: dict[str, Target] = {
         Target("executorch-xnnpack-fp32", "executorch", "write_fp32", "executorch", 80.0),
         Target("executorch-xnnpack-int8", "executorch", "write_int8", "executorch", 30.0),
         Target("coreml-fp16", "coreml", "write_fp16", None, 0.0),
+        Target("tensorrt-fp16", "tensorrt", "write_fp16", "onnxruntime", 60.0),
         Target("tensorrt-int8", "tensorrt", "write_int8", "onnxruntime", 25.0),
     )
 }

@@ -1,4 +1,4 @@
-"""TensorRT: ONNX with explicit, signed Q/DQ, which the device's own TensorRT builds engines from."""
+"""TensorRT: strongly typed ONNX, in fp16 or with explicit signed Q/DQ, which the device's own TensorRT builds engines from."""
 
 from __future__ import annotations
 
@@ -7,11 +7,24 @@ from pathlib import Path
 
 import onnx
 
-from ..quantize.graphs import NAMES
+from ..quantize.graphs import NAMES, onnx_graphs, without_notes
 from ..quantize.tensorrt import assert_signed
+from ..runtime.engines import RTX, build_one, library
+from ..runtime.errors import BackendError
 from .context import Context
+from .float16 import to_float16
 
 MADE_WITH = ("torch", "onnx", "onnxscript", "nncf")
+# What crosses to the host stays fp32; features and tokens, which stay on the device, are fp16.
+FLOAT32 = {"image", "assessment", "current", "gates", "restored", "quality"}
+# GeForce RTX 30, 40 and 50: what TensorRT-RTX builds for without a GPU.
+AHEAD_OF_TIME = ("SM86", "SM89", "SM120")
+
+
+def write_fp16(context: Context, folder: Path) -> None:
+    """Both methods in fp16, the heads, averages over pixels and the residual in fp32."""
+    for name, model in onnx_graphs(context.student, context.tile).items():
+        onnx.save(to_float16(without_notes(model), FLOAT32), folder / f"{name}.onnx")
 
 
 def write_int8(context: Context, folder: Path) -> None:
@@ -21,3 +34,19 @@ def write_int8(context: Context, folder: Path) -> None:
         source = context.quantized / "tensorrt" / f"{name}.onnx"
         assert_signed(onnx.load(source))
         shutil.copyfile(source, folder / f"{name}.onnx")
+
+
+def check(folder: Path) -> str:
+    """Have TensorRT-RTX parse and build both methods ahead of time, where it is installed. Raises BackendError.
+
+    A warning about precision or zero-points counts as a failure: the engine would not compute what was checked.
+    """
+    try:
+        trt = library(RTX)
+    except BackendError:
+        return "TensorRT-RTX, which builds without a GPU, is not installed"
+    for name in NAMES:
+        _, warnings = build_one(trt, folder / f"{name}.onnx", AHEAD_OF_TIME)
+        if warnings:
+            raise BackendError(f"TensorRT-RTX {trt.__version__} on {name}.onnx: {warnings[0].strip()}")
+    return f"TensorRT-RTX {trt.__version__} builds it for {', '.join(AHEAD_OF_TIME)} without a warning on its types"

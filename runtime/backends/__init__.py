@@ -15,14 +15,22 @@ __all__ = ["BACKENDS", "Encoded", "Session", "available", "choose", "load", "loa
 # Name of the backend, its module here and the package it needs → the programs it runs, best first. The order is the
 # order `auto` tries: ONNX Runtime starts without torch.
 BACKENDS: dict[str, tuple[str, ...]] = {
-    "onnxruntime": ("onnx-fp32", "tensorrt-int8"),
+    "onnxruntime": ("onnx-fp32", "onnx-int8", "tensorrt-fp16", "tensorrt-int8"),
     "executorch": ("executorch-xnnpack-int8", "executorch-xnnpack-fp32"),
+    "openvino": ("onnx-int8", "onnx-fp32", "tensorrt-int8"),
+    # Last: the first load builds engines, which takes minutes on a Jetson.
+    "tensorrt": ("tensorrt-int8", "tensorrt-fp16"),
 }
+
+
+# Backends that any of several packages serves, and what installs a backend that is not called like its extra.
+_PACKAGES = {"tensorrt": ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")}
+_INSTALL = {"onnxruntime": "burnish", "executorch": "burnish[export]"}
 
 
 def available(name: str) -> bool:
     """Whether the backend's package is installed; nothing is imported."""
-    return find_spec(name) is not None
+    return any(find_spec(package) is not None for package in _PACKAGES.get(name, (name,)))
 
 
 def choose(bundle: Bundle, backend: str = "auto", program: str | None = None) -> tuple[str, Program]:
@@ -37,7 +45,8 @@ def choose(bundle: Bundle, backend: str = "auto", program: str | None = None) ->
             if candidate in there and program in (None, candidate) and available(name):
                 return name, there[candidate]
     if backend != "auto" and not available(backend):
-        raise BackendError(f"backend {backend} is not installed here; pip install 'burnish[export]'")
+        extra = _INSTALL.get(backend, f"burnish[{backend}]")
+        raise BackendError(f"backend {backend} is not installed here; pip install '{extra}'")
     wanted = program or "a program this machine can run"
     raise BundleError(f"{bundle.path}: no backend for {wanted}; it has: {', '.join(there) or 'no programs'}")
 

@@ -1,0 +1,115 @@
+"""What every backend must do alike: one suite over each backend and program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from burnish.device_tests.eager import EagerSession
+from burnish.distill.student import Student
+from burnish.runtime import Bundle, backends
+from burnish.runtime.backends.base import Array, Encoded, Session
+from burnish.runtime.errors import BackendError
+from burnish.runtime.routing import Routing, gate_tensor, given_gates
+from numpy.typing import NDArray
+
+# Backend, program and how far (dB) it may be from the full-precision student; the untrained student is hard on int8.
+PAIRS = [
+    ("onnxruntime", "onnx-fp32", 100.0),
+    ("onnxruntime", "tensorrt-fp16", 60.0),
+    ("onnxruntime", "tensorrt-int8", 15.0),
+    ("executorch", "executorch-xnnpack-fp32", 100.0),
+    ("executorch", "executorch-xnnpack-int8", 15.0),
+    ("openvino", "onnx-fp32", 100.0),
+    ("openvino", "tensorrt-int8", 15.0),
+]
+
+
+@pytest.fixture(params=PAIRS, ids=lambda pair: f"{pair[0]}:{pair[1]}")
+def pair(request: pytest.FixtureRequest) -> tuple[str, str, float]:
+    if not backends.available(request.param[0]):
+        pytest.skip(f"{request.param[0]} is not installed")
+    return request.param
+
+
+@pytest.fixture
+def session(bundle_path: Path, pair: tuple[str, str, float]) -> Session:
+    bundle = Bundle.open(bundle_path)
+    return backends.load(bundle, pair[0], bundle.program(pair[1]), threads=1)
+
+
+@pytest.fixture
+def tiles(photo: NDArray[np.float32]) -> tuple[Array, Array]:
+    first, second = (np.ascontiguousarray(photo[y : y + 64, 90:154].transpose(2, 0, 1)[None]) for y in (100, 200))
+    return first, second
+
+
+@pytest.fixture
+def gates(student: Student) -> Array:
+    return gate_tensor(Routing(), given_gates(Routing(), {"rain": 0.5, "detail": 1.0}), student.config.rank)
+
+
+def psnr(a: Array, b: Array) -> float:
+    return float(-10 * np.log10(max(np.mean((np.asarray(a) - np.asarray(b)) ** 2), 1e-20)))
+
+
+def test_it_restores_what_the_student_restores(
+    session: Session, pair: tuple[str, str, float], student: Student, tiles: tuple[Array, Array], gates: Array
+) -> None:
+    results = []
+    for runner in (session, EagerSession(student)):
+        original, estimate = (runner.encode(tile) for tile in tiles)
+        results.append(runner.refine(tiles[1], original, estimate, gates))
+    (restored, quality), (expected, expected_quality) = results
+    assert restored.dtype == np.float32
+    assert psnr(restored, expected) > pair[2]
+    assert quality == pytest.approx(expected_quality, abs=1e-5 if pair[2] == 100 else 0.1)
+
+
+def test_what_was_encoded_stays_when_the_next_picture_is_encoded(
+    session: Session, tiles: tuple[Array, Array], gates: Array
+) -> None:
+    original = session.encode(tiles[0])
+    before, _ = session.refine(tiles[0], original, original, gates)
+    session.encode(tiles[1])
+    after, _ = session.refine(tiles[0], original, original, gates)
+    np.testing.assert_array_equal(before, after)
+    session.refine(tiles[1], original, session.encode(tiles[1]), gates)
+    np.testing.assert_array_equal(before, after)  # the caller owns what it was given
+
+
+def test_both_roles_of_a_feature_are_used(session: Session, tiles: tuple[Array, Array], gates: Array) -> None:
+    one, two = (session.encode(tile) for tile in tiles)
+    same, _ = session.refine(tiles[0], one, one, gates)
+    assert psnr(same, session.refine(tiles[0], two, one, gates)[0]) < 60
+    assert psnr(same, session.refine(tiles[0], one, two, gates)[0]) < 60
+
+
+def test_it_takes_features_made_elsewhere(
+    session: Session, student: Student, tiles: tuple[Array, Array], gates: Array
+) -> None:
+    eager = EagerSession(student).encode(tiles[0])
+    moved = Encoded(
+        tuple(session.own(f.numpy()) for f in eager.features), session.own(eager.tokens.numpy()), 0.0, 0.0, ()
+    )
+    there, _ = session.refine(tiles[0], moved, moved, gates)
+    own = session.encode(tiles[0])
+    assert psnr(there, session.refine(tiles[0], own, own, gates)[0]) > 30
+
+
+def test_it_answers_the_same_twice(session: Session, tiles: tuple[Array, Array], gates: Array) -> None:
+    for _ in range(2):
+        encoded = session.encode(tiles[0])
+        restored, quality = session.refine(tiles[0], encoded, encoded, gates)
+    again, again_quality = session.refine(tiles[0], encoded, encoded, gates)
+    np.testing.assert_array_equal(restored, again)
+    assert quality == again_quality
+
+
+def test_a_file_that_is_no_program_is_one_line(pair: tuple[str, str, float], tmp_path: Path) -> None:
+    for name in ("encode.onnx", "refine.onnx", "student.pte"):
+        (tmp_path / name).write_bytes(b"no program" * 50)
+    with pytest.raises(BackendError, match="cannot load") as error:
+        backends.load_session(pair[0], tmp_path)
+    assert "\n" not in str(error.value)

@@ -10,10 +10,8 @@ from ..distill.methods import example_inputs, multiply_adds
 from ..distill.weights import Trained, save_student
 from ..runtime.bundle import FORMAT, MANIFEST, File, Manifest, Program, StudentInfo, sha256
 from ..runtime.files import replace_folder
-from .context import Context
+from .context import WEIGHTS_LICENCE, Context
 from .targets import Target
-
-WEIGHTS_LICENCE = "CC BY-SA 4.0"
 
 
 def write_bundle(

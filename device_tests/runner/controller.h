@@ -1,0 +1,85 @@
+// Says what to do next with which tile, and why to stop; the same as burnish.runtime.controller, by docs/conformance.md.
+#pragma once
+
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cost.h"
+
+struct Policy {
+  std::optional<double> budget_ms;
+  std::optional<double> min_quality;
+  int max_iterations = 4;
+  int min_iterations = 0;
+  double min_gain = 0.0;
+  bool rollback = true;
+};
+
+// Throws std::runtime_error for a key it does not know.
+Policy policy_from(const nlohmann::ordered_json& values);
+
+enum class Kind { kLook, kEncode, kRecall, kRefine, kStop };
+
+struct Action {
+  Kind kind = Kind::kStop;
+  std::size_t tile = 0;
+};
+
+struct TileState {
+  double area = 1.0;
+  int iteration = 0;
+  int best_iteration = 0;
+  std::optional<double> quality;
+  double belief = 0.0;
+  double gain = std::numeric_limits<double>::infinity();
+  bool original = false;
+  bool estimate = false;
+  std::string done;
+};
+
+class Controller {
+ public:
+  Controller(Policy policy, CostModel cost, const std::vector<double>& areas, bool looks, int keep);
+
+  Action choose(double elapsed_ms);
+  void looked(double ms);
+  void encoded(std::size_t index, double quality, double belief, double ms);
+  void recalled(std::size_t index, double ms);
+  void refined(std::size_t index, double quality, double ms);
+  void cancel();
+
+  double quality() const;
+  int best_iteration() const;
+  const std::string& reason() const { return reason_; }
+  const std::vector<TileState>& tiles() const { return tiles_; }
+
+ private:
+  // What is smallest goes first: later, minus gain, iteration, index.
+  using Rank = std::tuple<bool, double, int, std::size_t>;
+
+  Rank rank(std::size_t index) const;
+  double predicted_ms(std::size_t index) const;
+  bool fits(std::size_t index, double elapsed_ms) const;
+  std::optional<std::size_t> next(double elapsed_ms) const;
+  Action step(std::size_t index) const;
+  bool look_is_due(const TileState& tile) const;
+  bool good_enough() const;
+  bool enough(const TileState& tile, double quality) const;
+  void finish(std::size_t index, const char* reason);
+  void make_room(std::size_t working);
+  int weight(std::size_t index) const;
+
+  Policy policy_;
+  CostModel cost_;
+  bool looks_;
+  int keep_;
+  int rounds_looked_at_ = 0;
+  std::vector<TileState> tiles_;
+  std::set<std::size_t> open_, held_;
+  std::string reason_, last_ = "iterations";
+};

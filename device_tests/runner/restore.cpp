@@ -1,0 +1,204 @@
+#include "restore.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "rounds.h"
+
+namespace {
+
+// A result this much darker than what it came from is broken, unless that was nearly black itself.
+constexpr double kDarker = 0.1, kNearlyBlack = 4.0 / 255.0;
+
+double mean_of(const Tensor& tensor) {
+  double sum = 0.0;
+  for (const float value : tensor.data) sum += value;
+  return sum / static_cast<double>(tensor.data.size());
+}
+
+bool broken(const Tensor& restored, const Tensor& source) {
+  const double level = mean_of(restored), before = mean_of(source);
+  return !std::isfinite(level) || (before > kNearlyBlack && level < kDarker * before);
+}
+
+class Run {
+ public:
+  Run(Program& program, const RestoreTask& task, const Pixels& picture)
+      : program_(program),
+        task_(task),
+        picture_(picture),
+        plan_(plan_tiles(picture.height, picture.width, task.tile)),
+        controller_(task.policy, {}, plan_.areas(), plan_.count() > 1, task.keep),
+        rounds_(plan_.areas()),
+        began_(now_ms()) {
+    const std::size_t count = plan_.count();
+    for (std::size_t i = 0; i < count; ++i) current_.push_back(crop(picture_, plan_.region(i)));
+    kept_ = current_;
+    originals_.resize(count);
+    estimates_.resize(count);
+    gates_.resize(count);
+    beliefs_.resize(count);
+    steps_.push_back(picture_);
+  }
+
+  Json go() {
+    for (Action action = controller_.choose(elapsed()); action.kind != Kind::kStop; action = controller_.choose(elapsed())) {
+      if (action.kind == Kind::kLook) {
+        look();
+      } else if (action.kind == Kind::kEncode) {
+        encode(action.tile);
+      } else if (action.kind == Kind::kRecall) {
+        recall(action.tile);
+      } else {
+        refine(action.tile);
+      }
+    }
+    if (rounds_.open()) steps_.push_back(canvas());
+    return {{"iteration", controller_.best_iteration()}, {"quality", controller_.quality()},
+            {"reason", controller_.reason()},            {"elapsed_ms", elapsed()},
+            {"tiles", plan_.count()},                    {"steps", rounds_.rows(controller_.quality())},
+            {"trace", trace_}};
+  }
+
+  Pixels canvas() const { return blend(kept_, plan_); }
+  const std::vector<Pixels>& steps() const { return steps_; }
+
+ private:
+  double elapsed() const { return now_ms() - began_; }
+
+  double calibrated(double quality) const {
+    return std::isnan(quality) ? quality : std::clamp(task_.slope * quality + task_.offset, 0.0, 1.0);
+  }
+
+  void record(const char* ran, std::size_t tile, int iteration, double ms, std::optional<double> quality) {
+    const Json said = quality && !std::isnan(*quality) ? Json(*quality) : Json();
+    trace_.push_back({{"ran", ran}, {"tile", tile}, {"iteration", iteration}, {"cost_ms", ms}, {"elapsed_ms", elapsed()},
+                      {"quality", said}, {"broken", quality && std::isnan(*quality)}});
+    rounds_.spent(ms, elapsed(), *ran != 'r' && iteration == 0);
+  }
+
+  void look() {
+    const double before = elapsed();
+    const Pixels whole = canvas();
+    look_ = program_.encode(to_program(make_small(whole, task_.tile), task_.tile)).logits;
+    const double ms = elapsed() - before;
+    controller_.looked(ms);
+    record("look", 0, looks_++, ms, {});
+  }
+
+  void encode(std::size_t index) {
+    const double before = elapsed();
+    auto encoded = std::make_shared<OwnedEncoded>(program_.encode(to_program(current_[index], task_.tile)));
+    const double ms = elapsed() - before;
+    const Encoded& said = encoded->get();
+    const auto logits = look_.empty() ? said.logits : agreed_logits(task_.routing, look_, said.logits);
+    gates_[index] = route(task_.routing, said.granularity, logits);
+    beliefs_[index].clear();
+    const auto leaves = task_.routing.leaves();
+    for (std::size_t i = 0; i < leaves.size(); ++i) beliefs_[index].emplace_back(leaves[i], sigmoid(logits[i]));
+    double strongest = 0.0;
+    for (const double logit : said.logits) strongest = std::max(strongest, sigmoid(logit));
+    const int iteration = controller_.tiles()[index].iteration;
+    estimates_[index] = encoded;
+    if (iteration == 0) originals_[index] = encoded;
+    const double quality = calibrated(said.quality);
+    controller_.encoded(index, quality, strongest, ms);
+    record("encode", index, iteration, ms, quality);
+    if (iteration == 0) {
+      rounds_.started(index, quality, beliefs_[index]);
+      ended(index);
+    }
+    forget();
+  }
+
+  void recall(std::size_t index) {
+    const double before = elapsed();
+    const Pixels original = crop(picture_, plan_.region(index));
+    originals_[index] = std::make_shared<OwnedEncoded>(program_.encode(to_program(original, task_.tile)));
+    const double ms = elapsed() - before;
+    controller_.recalled(index, ms);
+    record("recall", index, controller_.tiles()[index].iteration, ms, {});
+    forget();
+  }
+
+  void refine(std::size_t index) {
+    const double before = elapsed();
+    const Tensor source = to_program(current_[index], task_.tile);
+    Tensor weights{{1, static_cast<std::int64_t>(gates_[index].size() * task_.rank), 1, 1}, {}};
+    for (const auto& [name, weight] : gates_[index]) {
+      weights.data.insert(weights.data.end(), task_.rank, static_cast<float>(weight));
+    }
+    const Refined refined = program_.refine(source, originals_[index]->get(), estimates_[index]->get(), weights);
+    const Tensor restored = copy_of(refined.restored);
+    const double quality = calibrated(broken(restored, source) ? std::nan("") : refined.quality);
+    if (!std::isnan(quality)) {
+      current_[index] = from_program(restored, current_[index]);
+      const double best = controller_.tiles()[index].quality.value_or(0.0);
+      if (!task_.policy.rollback || quality >= best) kept_[index] = current_[index];
+    }
+    const double ms = elapsed() - before;
+    controller_.refined(index, quality, ms);
+    record("refine", index, controller_.tiles()[index].iteration, ms, quality);
+    rounds_.refined(index, gates_[index], beliefs_[index]);
+    ended(index);
+    forget();
+  }
+
+  void ended(std::size_t index) {
+    const TileState& tile = controller_.tiles()[index];
+    const bool over = rounds_.reached(index, tile.iteration, !tile.done.empty(), controller_.quality());
+    if (over && task_.keep_steps) steps_.push_back(canvas());
+  }
+
+  // Lets go of the features that the controller gave up.
+  void forget() {
+    for (std::size_t i = 0; i < plan_.count(); ++i) {
+      if (!controller_.tiles()[i].original) originals_[i].reset();
+      if (!controller_.tiles()[i].estimate) estimates_[i].reset();
+    }
+  }
+
+  Program& program_;
+  const RestoreTask& task_;
+  const Pixels& picture_;
+  TilePlan plan_;
+  Controller controller_;
+  Rounds rounds_;
+  double began_;
+  int looks_ = 0;
+  std::vector<double> look_;
+  std::vector<Pixels> current_, kept_, steps_;
+  std::vector<std::shared_ptr<OwnedEncoded>> originals_, estimates_;
+  std::vector<Gates> gates_, beliefs_;
+  Json trace_ = Json::array();
+};
+
+}  // namespace
+
+RestoreTask restore_task_from(const Json& values) {
+  RestoreTask task;
+  task.tile = values.at("tile");
+  task.rank = values.at("rank");
+  task.keep = values.at("keep");
+  if (task.tile < 1 || task.tile > 4096 || task.rank < 1 || task.keep < 1) {
+    throw std::runtime_error("the job's tile, rank or keep is impossible");
+  }
+  task.routing = routing_from(values.at("routing"));
+  task.policy = policy_from(values.at("policy"));
+  task.slope = values.at("calibration").at("slope");
+  task.offset = values.at("calibration").at("offset");
+  task.keep_steps = values.at("keep_steps");
+  return task;
+}
+
+Json restore(Program& program, const RestoreTask& task, const std::string& name, const Pixels& picture, Pictures& out) {
+  Run run(program, task, picture);
+  Json trace{{"name", name}};
+  trace.update(run.go());
+  out[name] = run.canvas();
+  if (task.keep_steps) {
+    for (std::size_t i = 0; i < run.steps().size(); ++i) out[name + "." + std::to_string(i)] = run.steps()[i];
+  }
+  return trace;
+}

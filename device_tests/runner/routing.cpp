@@ -1,0 +1,63 @@
+#include "routing.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <stdexcept>
+
+std::vector<std::string> Routing::leaves() const {
+  std::vector<std::string> all;
+  for (const auto& [parent, children] : tree) all.insert(all.end(), children.begin(), children.end());
+  return all;
+}
+
+Routing routing_from(const nlohmann::ordered_json& values) {
+  Routing routing;
+  // ordered_json: the order of the tree is the order of the experts' ranks.
+  for (const auto& [parent, children] : values.at("tree").items()) {
+    routing.tree.emplace_back(parent, children.get<std::vector<std::string>>());
+  }
+  routing.threshold = values.at("threshold");
+  routing.softness = values.at("softness");
+  routing.top = values.at("top");
+  routing.whole = values.at("whole").get<std::set<std::string>>();
+  return routing;
+}
+
+double sigmoid(double x) {
+  if (std::isnan(x)) return 0.0;  // what a broken assessment says is not believed
+  return x >= 0 ? 1.0 / (1.0 + std::exp(-x)) : std::exp(x) / (1.0 + std::exp(x));
+}
+
+Gates route(const Routing& routing, double granularity, const std::vector<double>& logits) {
+  if (logits.size() != routing.leaves().size()) throw std::runtime_error("an assessment has another number of leaves than the tree");
+  const double confidence = sigmoid((routing.threshold - granularity) / routing.softness);
+  Gates parents, leaves;
+  std::size_t next = 0;
+  for (const auto& [parent, children] : routing.tree) {
+    double strongest = 0.0;
+    for (const auto& leaf : children) {
+      const double belief = sigmoid(logits[next++]);
+      strongest = std::max(strongest, belief);
+      leaves.emplace_back(leaf, confidence * belief);
+    }
+    parents.emplace_back(parent, (1 - confidence) * strongest);
+  }
+  Gates gates = parents;
+  gates.insert(gates.end(), leaves.begin(), leaves.end());
+  std::vector<std::size_t> order(gates.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  // Stable: ties go to the expert that comes first.
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return gates[a].second > gates[b].second; });
+  for (std::size_t place = routing.top; place < order.size(); ++place) gates[order[place]].second = 0.0;
+  return gates;
+}
+
+std::vector<double> agreed_logits(const Routing& routing, const std::vector<double>& look, const std::vector<double>& tile) {
+  std::vector<double> logits = tile;
+  const auto leaves = routing.leaves();
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    if (routing.whole.count(leaves[i]) != 0) logits.at(i) = look.at(i);
+  }
+  return logits;
+}

@@ -1,0 +1,28 @@
+// From an assessment to the experts' gates; the same as burnish.runtime.routing.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+// Experts in the order of the stacked ranks: parents, then leaves.
+using Gates = std::vector<std::pair<std::string, double>>;
+
+struct Routing {
+  std::vector<std::pair<std::string, std::vector<std::string>>> tree;
+  double threshold = 0.0;
+  double softness = 1.0;
+  std::size_t top = 1;
+  std::set<std::string> whole;  // leaves judged by a look at the whole picture
+
+  std::vector<std::string> leaves() const;
+};
+
+Routing routing_from(const nlohmann::ordered_json& values);
+double sigmoid(double x);
+// Throws std::runtime_error when there are not as many logits as leaves.
+Gates route(const Routing& routing, double granularity, const std::vector<double>& logits);
+// A tile's logits, those of `whole` leaves taken from the look at the whole picture.
+std::vector<double> agreed_logits(const Routing& routing, const std::vector<double>& look, const std::vector<double>& tile);

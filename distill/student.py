@@ -18,6 +18,7 @@ from ..runtime.tree import LEAVES, PARENTS
 from .recipe import Frozen
 
 EXPERTS = (*PARENTS, *LEAVES)
+HIDDEN = 64  # units of a head
 
 
 class StudentConfig(Frozen):
@@ -121,11 +122,11 @@ class TokenAttention(nn.Module):
 class Head(nn.Module):
     """Global averages of several scales to a few numbers; stays in float when the rest is quantised."""
 
-    def __init__(self, widths: tuple[int, ...], outputs: int) -> None:
+    def __init__(self, widths: tuple[int, ...], outputs: int, hidden: int = HIDDEN) -> None:
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.hidden = nn.Linear(sum(widths), 64)
-        self.output = nn.Linear(64, outputs)
+        self.hidden = nn.Linear(sum(widths), hidden)
+        self.output = nn.Linear(hidden, outputs)
 
     def forward(self, *features: Tensor) -> Tensor:
         pooled = torch.cat([self.pool(f).flatten(1) for f in features], 1)
@@ -142,6 +143,21 @@ class Fusion(nn.Module):
 
     def forward(self, original: Tensor, current: Tensor) -> Tensor:
         return self.original(original) + self.current(current)
+
+
+class Context(nn.Module):
+    """What the whole picture has in common, added everywhere; stays in float when the rest is quantised.
+
+    An error here is an error of the whole picture's brightness and colour, and a single pixel costs nothing.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.conv = nn.Conv2d(width, width, 1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return latent + self.conv(self.pool(latent))
 
 
 class Correction(nn.Module):
@@ -173,7 +189,9 @@ class Encoder(nn.Module):
         self.down2 = nn.Conv2d(w2, w3, 2, stride=2)
         self.level3 = nn.Sequential(*(Block(w3) for _ in range(n3)))
         self.tokens = DictionaryAttention(w3, config.tokens, config.token_width)
-        self.head = Head(config.widths, 2 + len(config.leaves))
+        # A leaf that was added later has a hidden unit of its own (`experts`).
+        added = sum(leaf not in LEAVES for leaf in config.leaves)
+        self.head = Head(config.widths, 2 + len(config.leaves), HIDDEN + added)
 
     def forward(self, image: Tensor) -> Encoded:
         f1 = self.level1(torch.relu(self.stem(image)))
@@ -197,7 +215,7 @@ class Refiner(nn.Module):
         self.stem = nn.Conv2d(3, w1, 2, stride=2)
         self.original1 = nn.Conv2d(w1, w1, 1)
         self.fuse2, self.fuse3 = Fusion(w2), Fusion(w3)
-        self.context = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(w3, w3, 1))
+        self.context = Context(w3)
         self.attention = TokenAttention(w3, config.token_width)
         self.level3 = nn.ModuleList(ExpertBlock(w3, ranks) for _ in range(n3))
         self.up3 = nn.ConvTranspose2d(w3, w2, 2, stride=2)
@@ -216,7 +234,7 @@ class Refiner(nn.Module):
         gates: Tensor,
     ) -> tuple[Tensor, Tensor]:
         d3 = torch.relu(self.fuse3(original[2], estimate[1]))
-        d3 = self.attention(d3 + self.context(d3), tokens)
+        d3 = self.attention(self.context(d3), tokens)
         for block in self.level3:
             assert isinstance(block, ExpertBlock)
             d3 = block.gated(d3, gates)

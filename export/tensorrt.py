@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import onnx
+import torch
+from onnx import numpy_helper
 
-from ..quantize.graphs import NAMES, onnx_graphs, without_notes
-from ..quantize.tensorrt import assert_signed
+from ..quantize.graphs import NAMES, onnx_graphs, onnx_model, without_notes
 from ..runtime.engines import RTX, build_one, library
 from ..runtime.errors import BackendError
 from .context import Context
@@ -28,12 +30,24 @@ def write_fp16(context: Context, folder: Path) -> None:
 
 
 def write_int8(context: Context, folder: Path) -> None:
-    """Take over the quantised ONNX of both methods, checked once more."""
+    """The quantised graphs of both methods with Q/DQ. Raises BackendError when TensorRT would misread one."""
     assert context.quantized is not None
+    import_module("torchao.quantization.pt2e")  # registers the operators of quantised graphs
     for name in NAMES:
-        source = context.quantized / "tensorrt" / f"{name}.onnx"
-        assert_signed(onnx.load(source))
-        shutil.copyfile(source, folder / f"{name}.onnx")
+        model = onnx_model(name, torch.export.load(context.quantized / "tensorrt" / f"{name}.pt2"))
+        assert_signed(model)
+        onnx.save(without_notes(model), folder / f"{name}.onnx")
+
+
+def assert_signed(model: onnx.ModelProto) -> None:
+    """Raise BackendError unless every quantizer is int8 with zero-point 0; TensorRT reads other codes so without a word."""
+    values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            zero = values.get(node.input[2])
+            if zero is None or zero.dtype != np.int8 or zero.any():
+                found = "none" if zero is None else f"{zero.dtype} {zero.tolist()}"
+                raise BackendError(f"{node.name} has zero-point {found}; expected int8 0")
 
 
 def check(folder: Path) -> str:

@@ -16,10 +16,17 @@ class QuantizeConfig(Frozen):
     pictures: int = Field(default=38, gt=0, description="degraded pictures calibration draws")
     iterations: int = Field(default=2, gt=0, description="iterations of each picture's trajectory that are seen")
     bias_correction: bool = True
-    range: Literal["extremes", "mean"] = Field(
-        default="extremes", description="how activation ranges join over samples"
+    equalisation: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="how far channels' ranges move into weights: 1 makes all alike, 0 balances the weights alone",
+    )
+    outliers: float = Field(
+        default=1e-3, ge=0, lt=0.5, description="share of a sample's values outside a range, at either end"
     )
     seed: int = 0
-    # Left in float: the heads, since 8 bits cannot resolve a small gain in quality, and what touches pixels directly.
+    # Left in float: the heads, since 8 bits cannot resolve a small gain in quality, what touches pixels directly, and what
+    # moves the whole picture at once.
     encode_float: tuple[str, ...] = ("encoder.head",)
-    refine_float: tuple[str, ...] = ("refiner.head", "refiner.correction")
+    refine_float: tuple[str, ...] = ("refiner.head", "refiner.correction", "refiner.context")

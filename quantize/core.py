@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,17 @@ from .calibration import Samples
 from .config import QuantizeConfig
 from .graphs import export_graphs
 from .nncf import load_nncf, range_estimator
+from .ranges import DEQUANTIZE, QUANTIZE, centre, drop_what_relu_discards
 
-# Builds a target's quantizer.
-QuantizerFactory = Callable[[], Quantizer]
 
-_QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
-_DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+@dataclass(frozen=True)
+class Target:
+    """What a target may have in int8, and how. `symmetric`: its activations have zero-point 0."""
+
+    quantizer: Callable[[], Quantizer]
+    symmetric: bool = False
+
+
 # Which of refine's inputs are encode's outputs; both roles of a feature share one scale.
 _SOURCES = {
     "original1": "feature1",
@@ -71,7 +76,7 @@ def _per_tensor_weight(node: fx.Node) -> None:
 
 
 def quantize(
-    student: Student, tile: int, factory: QuantizerFactory, samples: Samples, config: QuantizeConfig
+    student: Student, tile: int, target: Target, samples: Samples, config: QuantizeConfig
 ) -> dict[str, fx.GraphModule]:
     """int8 graphs of both methods, by name; deterministic for the same samples and config."""
     nncf = load_nncf()
@@ -83,13 +88,16 @@ def quantize(
         dataset = nncf.Dataset(samples[name], _arguments)
         graphs[name] = quantize_pt2e(
             program.module(),
-            _KeepFloat(factory(), left_in_float[name]),
+            _KeepFloat(target.quantizer(), left_in_float[name]),
             dataset,
             subset_size=len(samples[name]),
             fast_bias_correction=True if config.bias_correction else None,
             fold_quantize=True,
-            activations_range_estimator_params=range_estimator(config.range),
+            activations_range_estimator_params=range_estimator(config.outliers),
         )
+        drop_what_relu_discards(graphs[name])
+        if target.symmetric:
+            centre(graphs[name])
     share_boundary_scales(graphs["encode"], graphs["refine"])
     return graphs
 
@@ -105,14 +113,14 @@ def share_boundary_scales(encode: fx.GraphModule, refine: fx.GraphModule) -> Non
     output = next(node for node in nodes if node.op == "output")
     scales: dict[str, tuple[Any, ...]] = {}
     for name, node in zip(_OUTPUTS, output.args[0], strict=True):
-        if node.op == "call_function" and node.target is _DEQUANTIZE:
+        if node.op == "call_function" and node.target is DEQUANTIZE:
             scales[name] = tuple(node.args[1:])
     for node in refine.graph.nodes:
         if node.op != "placeholder" or _SOURCES.get(node.name) not in scales:
             continue
         shared = scales[_SOURCES[node.name]]
         for user in list(node.users):
-            if user.target is not _QUANTIZE:
+            if user.target is not QUANTIZE:
                 continue
             user.args = (node, *shared)
             for dequantize in list(user.users):

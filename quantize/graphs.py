@@ -31,26 +31,28 @@ def export_graphs(student: Student, tile: int) -> dict[str, ExportedProgram]:
 
 def onnx_graphs(student: Student, tile: int) -> dict[str, onnx.ModelProto]:
     """Both methods as checked ONNX models; nodes carry the exporter's notes on where they come from."""
+    return {name: onnx_model(name, program) for name, program in export_graphs(student, tile).items()}
+
+
+def onnx_model(name: str, program: ExportedProgram) -> onnx.ModelProto:
+    """A method's program, float or quantised, as a checked ONNX model (Q/DQ where it is quantised)."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    models: dict[str, onnx.ModelProto] = {}
-    for name, program in export_graphs(student, tile).items():
-        inputs, outputs = NAMES[name]
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            converted = torch.onnx.export(
-                program,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-        assert converted is not None
-        model: onnx.ModelProto = converted.model_proto
-        model.ir_version = IR_VERSION
-        onnx.checker.check_model(model)
-        models[name] = model
-    return models
+    inputs, outputs = NAMES[name]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        converted = torch.onnx.export(
+            program,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert converted is not None
+    model: onnx.ModelProto = converted.model_proto
+    model.ir_version = IR_VERSION
+    onnx.checker.check_model(model)
+    return model
 
 
 def without_notes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -17,13 +17,14 @@ def load_nncf() -> ModuleType:
     return nncf
 
 
-def range_estimator(name: str) -> Any:
-    """Activation ranges: the extremes over all samples, or NNCF's own default (their mean over samples)."""
+def range_estimator(outliers: float) -> Any:
+    """Activation ranges over all samples that leave out a share of each sample's values at either end."""
     from nncf.quantization import range_estimator as nncf_range
 
-    collect = nncf_range.StatisticsCollectorParameters
-    if name == "mean":
-        return nncf_range.RangeEstimatorParameters()
+    def collect(extreme: nncf_range.StatisticsType, join: nncf_range.AggregatorType) -> Any:
+        statistics = nncf_range.StatisticsType.QUANTILE if outliers else extreme
+        return nncf_range.StatisticsCollectorParameters(statistics, join, quantile_outlier_prob=outliers)
+
     return nncf_range.RangeEstimatorParameters(
         min=collect(nncf_range.StatisticsType.MIN, nncf_range.AggregatorType.MIN),
         max=collect(nncf_range.StatisticsType.MAX, nncf_range.AggregatorType.MAX),

@@ -7,33 +7,35 @@ from pathlib import Path
 
 from ..distill.weights import Trained
 from ..runtime.files import replace_folder
-from . import core, tensorrt
+from . import core
 from .calibration import draw_samples
 from .config import QuantizeConfig
-from .xnnpack import xnnpack_quantizer
+from .equalise import equalise
+from .tensorrt import TENSORRT
+from .xnnpack import XNNPACK
 
 MARKER = "quantize.json"
+TARGETS = {"xnnpack": XNNPACK, "tensorrt": TENSORRT}
 
 
 def quantize_student(
     trained: Trained, photos: Path, tile: int, out: Path, config: QuantizeConfig, progress: Callable[[str], None]
 ) -> Path:
-    """Write `out/xnnpack/{encode,refine}.pt2`, `out/tensorrt/{encode,refine}.onnx` and `out/quantize.json`.
+    """Write `out/TARGET/{encode,refine}.pt2` for every target, and `out/quantize.json`.
 
     Calibrated on trajectories over `photos`. The folder appears when it is complete. Raises InputError.
     """
-    student = trained.student
 
     def save(folder: Path) -> None:
-        for name in ("xnnpack", "tensorrt"):
-            (folder / name).mkdir()
         progress("trajectories")
-        samples = draw_samples(student, trained.routing, photos, tile, config)
-        progress("xnnpack")
-        graphs = core.quantize(student, tile, xnnpack_quantizer, samples, config)
-        core.write(graphs, student, tile, folder / "xnnpack")
-        progress("tensorrt")
-        tensorrt.write(student, tile, samples, config, folder / "tensorrt")
+        drawn = draw_samples(trained.student, trained.routing, photos, tile, config)
+        student = equalise(trained.student, drawn, config.equalisation)
+        samples = draw_samples(student, trained.routing, photos, tile, config)  # features now have other scales
+        for name, target in TARGETS.items():
+            progress(name)
+            (folder / name).mkdir()
+            graphs = core.quantize(student, tile, target, samples, config)
+            core.write(graphs, student, tile, folder / name)
         (folder / MARKER).write_text(config.model_dump_json(indent=1) + "\n")
 
     replace_folder(out, MARKER, save)

@@ -7,9 +7,14 @@ from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
     get_symmetric_quantization_config,
 )
 
+from .core import Target
+
 
 def xnnpack_quantizer() -> XNNPACKQuantizer:
     """Symmetric int8: weights a channel, activations a tensor."""
     quantizer = XNNPACKQuantizer()
     quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
     return quantizer
+
+
+XNNPACK = Target(xnnpack_quantizer)

@@ -1,0 +1,78 @@
+"""Activation ranges: which values a quantizer must tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import fx
+
+QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
+DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+_ADD = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
+_RELU = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
+
+
+def drop_what_relu_discards(graph: fx.GraphModule) -> None:
+    """Narrow ranges of terms of a sum that goes through ReLU.
+
+    A term below the negative of the largest value of the other makes the sum negative, and ReLU zero: saturating there
+    changes nothing. Branches of residual blocks reach far below that, since nothing in training holds them back.
+    """
+    for terms in _sums_before_relu(graph):
+        ranges = [_range(term) for term in terms]
+        for term, (lowest, highest), (_, other) in zip(terms, ranges, reversed(ranges), strict=True):
+            if lowest < -max(other, 0.0):
+                _set_range(term, -max(other, 0.0), max(highest, 0.0))
+    graph.recompile()
+
+
+def centre(graph: fx.GraphModule) -> None:
+    """Give every activation the zero-point 0, by a range as wide on either side of zero.
+
+    NNCF shifts the range of what is never negative, also where a quantizer asks for a symmetric one.
+    """
+    for node in graph.graph.nodes:
+        if node.target is QUANTIZE:
+            reach = max(abs(bound) for bound in _range(node))
+            _set_parameters(node, max(reach, 1e-8) / node.args[4], 0)
+    graph.recompile()
+
+
+def _sums_before_relu(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """Both terms' quantizers of every sum that only ReLU reads, where the sum alone reads them."""
+    for node in graph.graph.nodes:
+        if node.target not in _ADD or not all(user.target in _RELU for user in node.users):
+            continue
+        terms = [_only_quantizer(argument) for argument in node.args[:2]]
+        if terms[0] is not None and terms[1] is not None:
+            yield terms[0], terms[1]
+
+
+def _only_quantizer(argument: Any) -> fx.Node | None:
+    if not isinstance(argument, fx.Node) or argument.target is not DEQUANTIZE:
+        return None
+    quantizer = argument.args[0]
+    if not isinstance(quantizer, fx.Node) or quantizer.target is not QUANTIZE:
+        return None
+    return quantizer if len(quantizer.users) == len(argument.users) == 1 else None
+
+
+def _range(quantizer: Any) -> tuple[float, float]:
+    scale, zero, lowest, highest = quantizer.args[1:5]
+    return (lowest - zero) * scale, (highest - zero) * scale
+
+
+def _set_range(quantizer: Any, lowest: float, highest: float) -> None:
+    low_code, high_code = quantizer.args[3:5]
+    scale = max(highest - lowest, 1e-8) / (high_code - low_code)
+    zero = min(max(round(low_code - lowest / scale), low_code), high_code)
+    _set_parameters(quantizer, scale, zero)
+
+
+def _set_parameters(quantizer: Any, scale: float, zero: int) -> None:
+    parameters = (scale, zero, *quantizer.args[3:6])
+    quantizer.args = (quantizer.args[0], *parameters)
+    for user in tuple(quantizer.users):
+        user.args = (user.args[0], *parameters)

@@ -103,17 +103,64 @@ def quantize(
 
 @app.command()
 def export(
-    student: Annotated[Path, typer.Argument(help="student.safetensors")],
-    out: Annotated[Path, typer.Argument(help="the bundle's folder")],
-    calibration: Annotated[Path, typer.Option(help="folder of photographs to compare programs on")],
+    student: Annotated[
+        str, typer.Argument(help="student.safetensors; with --check also a size or package.module:factory")
+    ],
+    out: Annotated[Path | None, typer.Argument(help="the bundle's folder")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="folder of photographs to compare programs on")] = None,
     quantized: Annotated[Path | None, typer.Option(help="folder `burnish quantize` wrote, for int8 programs")] = None,
     program: Annotated[list[str] | None, typer.Option(help="a program to write; all that can be without")] = None,
     tile: Annotated[int, typer.Option(help="side of a tile in pixels, a multiple of 8")] = 272,
+    check: Annotated[bool, typer.Option("--check", help="only say what each target would make of the model")] = False,
+    target: Annotated[list[str] | None, typer.Option(help="with --check: only these targets")] = None,
+    max_partitions: Annotated[int, typer.Option(min=1, help="with --check: partitions a method may have")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="with --check: print the result as JSON")] = False,
 ) -> None:
-    """Write a bundle; every program is loaded and compared before the bundle exists."""
-    command = f"burnish export {student.name}"
-    export_command(student, out, calibration, quantized, program, tile, command, console)
+    """Write a bundle; every program is loaded and compared before the bundle exists.
+
+    With --check nothing is written: exit status 1 when a method falls into more partitions than allowed.
+    """
+    if check:
+        from .check import check_model
+
+        result, passed = check_model(student, tile, target, max_partitions, console)
+        _print(result, as_json, result["summary"])
+        if not passed:
+            raise typer.Exit(1)
+        return
+    if out is None or calibration is None:
+        raise InputError("nothing to write to; give the bundle's folder and --calibration PHOTOS, or --check")
+    path = Path(student)
+    export_command(path, out, calibration, quantized, program, tile, f"burnish export {path.name}", console)
     console.print(f"bundle: {out}")
+
+
+@app.command(name="build-engine")
+def build_engine_command(
+    bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
+    program: Annotated[str, typer.Option(help="a TensorRT program of the bundle")] = "tensorrt-int8",
+    built_with: Annotated[str, typer.Option("--with", help="tensorrt or torch-tensorrt")] = "tensorrt",
+    cache: Annotated[Path | None, typer.Option(help="folder of engines; the user's cache without")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Build TensorRT engines for this machine, or find those that fit it in the cache."""
+    from .engine import build_engine
+
+    result = build_engine(bundle, program, built_with, cache, console)
+    _print(result, as_json, result["summary"])
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Compare what is installed with what burnish was tried with; exit status 1 when something installed is broken."""
+    from .doctor import describe as describe_health
+    from .doctor import diagnose
+
+    with console.status("load what is installed"):
+        result = diagnose()
+    _print(result, as_json, describe_health(result))
+    if result["problems"]:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -23,7 +23,8 @@ def quantize_command(
     quantize_stage(student, calibration, tile, out, config, console)
 
 
-def _check_tile(tile: int) -> None:
+def check_tile(tile: int) -> None:
+    """Raise InputError unless a student takes tiles of this size."""
     if tile % 16 or not 64 <= tile <= 2048:
         raise InputError(f"tile is {tile}; expected a multiple of 16 between 64 and 2048")
 
@@ -32,7 +33,7 @@ def quantize_stage(student: Path, photos: Path, tile: int, out: Path, config: Qu
     """Quantise with a status line."""
     from ..distill.weights import read_student
 
-    _check_tile(tile)
+    check_tile(tile)
     trained = read_student(student)
     # Imported once the input is known to be good: executorch's libraries talk on stderr while they load.
     from ..quantize.stage import quantize_student
@@ -54,7 +55,7 @@ def export_command(
     """`burnish export`: write the bundle with a status line; `command` goes into its provenance."""
     from ..distill.weights import read_student
 
-    _check_tile(tile)
+    check_tile(tile)
     trained = read_student(student)
     from ..export.context import Context
     from ..export.targets import select

@@ -178,7 +178,7 @@ def build_one(trt: Any, onnx: Path, capabilities: Sequence[str] = ()) -> tuple[b
     `capabilities`: names such as SM86 that TensorRT-RTX builds for without a GPU; none for this machine's. Raises
     BackendError with the parser's or the builder's words.
     """
-    log = _log(trt)
+    log = new_log(trt)
     log.clear()
     builder = trt.Builder(log)
     # TensorRT 11 knows no other networks and may drop the flag.
@@ -202,7 +202,7 @@ def build_one(trt: Any, onnx: Path, capabilities: Sequence[str] = ()) -> tuple[b
 _LOGS: dict[str, Any] = {}
 
 
-def _log(trt: Any) -> Any:
+def new_log(trt: Any) -> Any:
     """One logger a process: TensorRT keeps the first it is given and warns of every other."""
     if trt.__name__ not in _LOGS:
 
@@ -227,4 +227,4 @@ def _log(trt: Any) -> Any:
 
 def new_runtime(trt: Any) -> Any:
     """TensorRT's runtime with this process's logger."""
-    return trt.Runtime(_log(trt))
+    return trt.Runtime(new_log(trt))

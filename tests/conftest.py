@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from burnish.distill.distillation import route_batch
 from burnish.distill.student import SIZES, Student
 from burnish.distill.weights import Trained
 from burnish.export.context import Context
@@ -18,10 +19,31 @@ from burnish.quantize.stage import quantize_student
 from burnish.runtime.pictures import read
 from burnish.runtime.routing import Routing
 from numpy.typing import NDArray
+from torch import Tensor
 
 PHOTOS = Path(__file__).parents[1] / "recipes" / "photos"
 TILE = 64
 torch.set_num_threads(1)
+
+
+def stack(pictures: list[NDArray[np.float32]]) -> Tensor:
+    """Pictures H×W×3 of one size as a batch."""
+    return torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).copy())
+
+
+@torch.no_grad()
+def refine(trained: Trained, pictures: Tensor, iterations: int) -> list[Tensor]:
+    """What a student makes of a batch, iteration by iteration, routed as in use."""
+    student = trained.student.eval()
+    original = student.encode(pictures)
+    results: list[Tensor] = []
+    for _ in range(iterations):
+        current = results[-1] if results else pictures
+        estimate = student.encode(current)
+        gates = route_batch(trained.routing, estimate.assessment[:, 1], estimate.assessment[:, 2:].sigmoid())
+        gates = gates.repeat_interleave(student.config.rank, 1)[..., None, None]
+        results.append(student.refine(current, original, estimate, gates)[0].clamp(0, 1))
+    return results
 
 
 @pytest.fixture(scope="session")

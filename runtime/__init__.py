@@ -4,13 +4,16 @@ from .bundle import Bundle
 from .controller import Policy, Stop
 from .errors import BackendError, BundleError, BurnishError, GateFailed, InputError
 from .pictures import Picture
-from .restorer import Restoration, Restorer, Step
+from .restoration import Event, Restoration, Step, Update
+from .restorer import Restorer
+from .stream import Stream
 
 __all__ = [
     "BackendError",
     "Bundle",
     "BundleError",
     "BurnishError",
+    "Event",
     "GateFailed",
     "InputError",
     "Picture",
@@ -19,4 +22,6 @@ __all__ = [
     "Restorer",
     "Step",
     "Stop",
+    "Stream",
+    "Update",
 ]

@@ -1,17 +1,27 @@
-"""The controller: a pure state machine that decides after every step whether to refine again, and why to stop.
+"""The controller: a pure state machine that says what to do next with which tile, and why to stop.
 
-No clock, no model, no I/O: it is told what a step cost and what the assessment was. Milliseconds and qualities are plain
-floats, so that three languages agree; tests/conformance/controller.json holds the cases.
+No clock, no model, no I/O: it is told what a step cost, what the assessment was and how much time has passed. A picture
+of one tile goes through restore, assess, repeat. Of many tiles each gets its first iteration; then time goes to the tile
+with the largest expected gain. Milliseconds and qualities are plain floats, so that three languages agree:
+tests/conformance/controller.json and tiles.json hold the cases, docs/conformance.md the rules.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from .cost import CostModel
+from .quality import mse_to_quality, quality_to_mse
+
+# What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
+# Of 0.05 to 1, tried on tiles of eight mixtures, 0.2 to 0.5 used the time best (docs/runtime.md).
+UNSEEN = 0.25
 
 
 class Stop(str, Enum):
@@ -22,93 +32,245 @@ class Stop(str, Enum):
     PLATEAU = "plateau"
     ITERATIONS = "iterations"
     BUDGET = "budget"
+    BROKEN = "broken"
+    CANCELLED = "cancelled"
 
 
 class Policy(BaseModel):
     """What the caller wants: a deadline, a quality, a number of iterations; None means no such limit."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     budget_ms: float | None = Field(default=None, ge=0, description="milliseconds from the call to the result")
     min_quality: float | None = Field(default=None, ge=0, le=1, description="stop when predicted quality reaches this")
-    max_iterations: int = Field(default=4, ge=0)
-    min_iterations: int = Field(default=0, ge=0, description="iterations done whatever the budget says")
+    max_iterations: int = Field(default=4, ge=0, description="of every tile; wins over min_iterations")
+    min_iterations: int = Field(default=0, ge=0, description="of every tile, whatever the budget and the quality say")
     min_gain: float = Field(default=0.0, description="a smaller gain in predicted quality counts as a plateau")
-    rollback: bool = Field(default=True, description="stop at a regression and return the best picture, not the last")
+    rollback: bool = Field(default=True, description="stop at a regression and keep the best picture, not the last")
 
 
-class Action(str, Enum):
-    """What to do next: refine the current picture, or stop."""
+class Kind(str, Enum):
+    """What to do next; every kind but STOP is one call of the program."""
 
+    LOOK = "look"  # encode the whole picture as it is now, made small
+    ENCODE = "encode"  # encode a tile's current picture
+    RECALL = "recall"  # encode a tile's original again: its features were given up for room
     REFINE = "refine"
     STOP = "stop"
 
 
-@dataclass
-class Controller:
-    """One restoration's decisions. `cost` predicts the next step; `elapsed_ms` counts from the call."""
+class Action(NamedTuple):
+    """The next step and its tile; LOOK and STOP have tile 0."""
 
-    policy: Policy
-    cost: CostModel
-    elapsed_ms: float = 0.0
+    kind: Kind
+    tile: int = 0
+
+
+@dataclass
+class TileState:
+    """What is known of one tile. `area`: its share of the picture; `gain`: the expected drop of the picture's error."""
+
+    area: float
     iteration: int = 0
     best_iteration: int = 0
-    best_quality: float = 0.0
-    reason: Stop | None = None
-    _qualities: list[float] = field(default_factory=list)
+    quality: float | None = None
+    belief: float = 0.0
+    gain: float = math.inf
+    original: bool = False
+    estimate: bool = False
+    done: Stop | None = None
 
-    def may_encode(self) -> bool:
-        """Whether the first encode of the picture fits the budget together with the refine it is for."""
-        if self.policy.max_iterations == 0:
-            self.reason = Stop.ITERATIONS
-        elif self._over_budget(self.cost.encode.upper + self.cost.refine.upper):
-            self.reason = Stop.BUDGET
-        return self.reason is None
 
-    def start(self, quality: float, encode_ms: float) -> Action:
-        """The original was encoded: its assessed quality makes it the first candidate."""
-        self.elapsed_ms += encode_ms
-        self.cost = self.cost.observe(encode_ms=encode_ms)
-        self._qualities.append(quality)
-        self.best_quality = quality
-        if self._enough(quality):
-            return self._stop(Stop.QUALITY)
-        if self._over_budget(self.cost.refine.upper):
-            return self._stop(Stop.BUDGET)
-        return Action.REFINE
+class Controller:
+    """One restoration's decisions.
 
-    def observe(self, quality: float, refine_ms: float, encode_ms: float | None = None) -> Action:
-        """An iteration ended with `quality`; `encode_ms` is what encoding its input cost, None in the first iteration."""
-        self.elapsed_ms += refine_ms + (encode_ms or 0.0)
-        self.cost = self.cost.observe(encode_ms=encode_ms, refine_ms=refine_ms)
-        self.iteration += 1
-        self._qualities.append(quality)
-        best_before = self.best_quality
-        if not self.policy.rollback or quality >= best_before:
-            self.best_iteration, self.best_quality = self.iteration, quality
-        if self._enough(quality):
-            return self._stop(Stop.QUALITY)
-        if self.iteration >= self.policy.min_iterations:
-            if self.policy.rollback and quality < best_before:
-                return self._stop(Stop.REGRESSION)
-            if quality - best_before < self.policy.min_gain:
-                return self._stop(Stop.PLATEAU)
-        if self.iteration >= self.policy.max_iterations:
-            return self._stop(Stop.ITERATIONS)
-        if self._over_budget(self.cost.encode.upper + self.cost.refine.upper):
-            return self._stop(Stop.BUDGET)
-        return Action.REFINE
+    `areas`: every tile's share of the picture, summing to 1. `looks`: the whole picture is looked at before each round of
+    iterations. `keep`: features of how many pictures may be kept beside those of the tile in hand.
+    """
 
-    def _enough(self, quality: float) -> bool:
-        wanted = self.policy.min_quality
-        return wanted is not None and self.iteration >= self.policy.min_iterations and quality >= wanted
+    def __init__(
+        self,
+        policy: Policy,
+        cost: CostModel,
+        areas: Sequence[float] = (1.0,),
+        *,
+        looks: bool = False,
+        keep: int = 1_000_000,
+    ) -> None:
+        self.policy, self.cost, self.looks, self.keep = policy, cost, looks, keep
+        self.tiles = [TileState(area) for area in areas]
+        self.reason: Stop | None = None
+        self.rounds_looked_at = 0
+        self._last = Stop.ITERATIONS
+        self._error = self._known = 0.0
+        self._held: set[int] = set()
+        self._open = {} if policy.max_iterations == 0 else {i: self._rank(i) for i in range(len(self.tiles))}
 
-    def _over_budget(self, next_ms: float) -> bool:
+    def choose(self, elapsed_ms: float) -> Action:
+        """The next step that is predicted to end before the deadline, `elapsed_ms` after the call; STOP sets `reason`."""
+        if self.reason is None:
+            if len(self.tiles) > 1 and self._good_enough():
+                self.reason = Stop.QUALITY
+            elif not self._open:
+                self.reason = self._last
+            elif (index := self._next(elapsed_ms)) is None:
+                self.reason = Stop.BUDGET
+            else:
+                return self._step(index)
+        return Action(Kind.STOP)
+
+    def looked(self, ms: float) -> None:
+        """The whole picture was looked at."""
+        self.cost = self.cost.encoded(ms)
+        self.rounds_looked_at += 1
+
+    def encoded(self, index: int, quality: float, belief: float, ms: float) -> None:
+        """A tile's current picture was encoded: its assessed quality, and its largest degradation belief in [0, 1]."""
+        self.cost = self.cost.encoded(ms)
+        tile = self.tiles[index]
+        quality = 0.0 if math.isnan(quality) else quality
+        tile.belief, tile.estimate = belief, True
+        tile.gain = tile.area * quality_to_mse(quality) * belief**2
+        self._open[index] = self._rank(index)
+        if tile.iteration == 0:
+            tile.original = True
+            if tile.quality is None:
+                self._keep(tile, quality)
+                if self._enough(tile, quality):
+                    self._finish(index, Stop.QUALITY)
+        self._make_room(index)
+
+    def recalled(self, index: int, ms: float) -> None:
+        """A tile's original was encoded again."""
+        self.cost = self.cost.encoded(ms)
+        self.tiles[index].original = True
+        self._make_room(index)
+
+    def refined(self, index: int, quality: float, ms: float) -> None:
+        """An iteration of a tile ended with a predicted quality; NaN says that the result was broken and thrown away."""
+        self.cost = self.cost.refined(ms)
+        policy, tile = self.policy, self.tiles[index]
+        tile.iteration += 1
+        tile.estimate = False
+        before = tile.quality or 0.0
+        if math.isnan(quality):
+            self._finish(index, Stop.BROKEN)
+            return
+        if not policy.rollback or quality >= before:
+            self._keep(tile, quality)
+        tile.gain = UNSEEN * tile.area * quality_to_mse(quality) * tile.belief**2
+        self._open[index] = self._rank(index)
+        forced = tile.iteration < policy.min_iterations
+        if self._enough(tile, quality):
+            self._finish(index, Stop.QUALITY)
+        elif policy.rollback and quality < before and not forced:
+            self._finish(index, Stop.REGRESSION)
+        elif quality - before < policy.min_gain and not forced:
+            self._finish(index, Stop.PLATEAU)
+        elif tile.iteration >= policy.max_iterations:
+            self._finish(index, Stop.ITERATIONS)
+        self._make_room(index)
+
+    def cancel(self) -> None:
+        """The caller wants no more; the best so far stands."""
+        self.reason = self.reason or Stop.CANCELLED
+
+    def late(self) -> None:
+        """A step passed the deadline and was left; the best so far stands."""
+        self.reason = self.reason or Stop.BUDGET
+
+    @property
+    def quality(self) -> float:
+        """Of the picture as kept: that of the mean squared error of its tiles, as far as they were assessed; 0 before."""
+        if len(self.tiles) == 1:
+            return self.tiles[0].quality or 0.0
+        return mse_to_quality(self._error / self._known) if self._known else 0.0
+
+    @property
+    def best_iteration(self) -> int:
+        """The highest iteration that any tile keeps."""
+        return max(tile.best_iteration for tile in self.tiles)
+
+    def predicted_ms(self, index: int) -> float:
+        """Upper estimate of what is still needed to end a tile's next iteration."""
+        tile = self.tiles[index]
+        encodes = self._look_is_due(tile) + (not tile.estimate) + (not tile.original and tile.iteration > 0)
+        return encodes * self.cost.encode.upper + self.cost.refine.upper
+
+    def _keep(self, tile: TileState, quality: float) -> None:
+        """The tile as it is now is what the picture shows."""
+        if tile.quality is None:
+            self._known += tile.area
+        else:
+            self._error -= tile.area * quality_to_mse(tile.quality)
+        self._error += tile.area * quality_to_mse(quality)
+        tile.best_iteration, tile.quality = tile.iteration, quality
+
+    def _rank(self, index: int) -> tuple[bool, float, int, int]:
+        """What is smallest goes first: early iterations in rounds, then by expected gain, fewest iterations, index."""
+        tile = self.tiles[index]
+        later = tile.iteration >= max(1, self.policy.min_iterations)
+        return later, -tile.gain if later else 0.0, tile.iteration, index
+
+    def _next(self, elapsed_ms: float) -> int | None:
+        """The first tile in the order whose iteration fits; None where none does."""
+        first = min(self._open.values())[-1]
+        if self._fits(first, elapsed_ms):
+            return first
+        order = sorted(self._open.values())
+        return next((rank[-1] for rank in order if self._fits(rank[-1], elapsed_ms)), None)
+
+    def _fits(self, index: int, elapsed_ms: float) -> bool:
         budget = self.policy.budget_ms
+        forced = self.tiles[index].iteration < self.policy.min_iterations
+        return budget is None or forced or elapsed_ms + self.predicted_ms(index) <= budget
+
+    def _step(self, index: int) -> Action:
+        tile = self.tiles[index]
+        if self._look_is_due(tile):
+            return Action(Kind.LOOK)
+        if not tile.estimate:
+            return Action(Kind.ENCODE, index)
+        return Action(Kind.REFINE if tile.original else Kind.RECALL, index)
+
+    def _look_is_due(self, tile: TileState) -> bool:
+        return self.looks and self.rounds_looked_at <= tile.iteration
+
+    def _good_enough(self) -> bool:
+        """Whether the whole picture has the wanted quality, and every tile its least iterations."""
+        wanted, least = self.policy.min_quality, self.policy.min_iterations
         return (
-            budget is not None and self.iteration >= self.policy.min_iterations and self.elapsed_ms + next_ms > budget
+            wanted is not None
+            and self.quality >= wanted
+            and all(t.quality is not None and (t.done or t.iteration >= least) for t in self.tiles)
         )
 
-    def _stop(self, reason: Stop) -> Action:
-        self.reason = reason
-        return Action.STOP
+    def _enough(self, tile: TileState, quality: float) -> bool:
+        wanted = self.policy.min_quality
+        return wanted is not None and tile.iteration >= self.policy.min_iterations and quality >= wanted
+
+    def _finish(self, index: int, reason: Stop) -> None:
+        tile = self.tiles[index]
+        tile.done = self._last = reason
+        tile.original = tile.estimate = False
+        self._open.pop(index, None)
+        self._held.discard(index)
+
+    def _make_room(self, working: int) -> None:
+        """Give up features of the tiles with the least to gain; an estimate goes before the original."""
+        if self.tiles[working].original or self.tiles[working].estimate:
+            self._held.add(working)
+        while sum(self._weight(i) for i in self._held) > self.keep and len(self._held) > 1:
+            index = min(self._held - {working}, key=lambda i: (self.tiles[i].gain, -i))
+            tile = self.tiles[index]
+            if tile.estimate and tile.iteration > 0:
+                tile.estimate = False
+            else:
+                tile.original = tile.estimate = False
+            if not tile.original and not tile.estimate:
+                self._held.discard(index)
+
+    def _weight(self, index: int) -> int:
+        # Before its first iteration a tile's estimate is its original.
+        tile = self.tiles[index]
+        return tile.original + (tile.estimate and tile.iteration > 0)

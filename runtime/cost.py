@@ -1,54 +1,69 @@
-"""What a step will cost: an upper estimate, seeded from a profile and corrected as steps are observed."""
+"""What a step will cost: an upper estimate, seeded from a profile and corrected as steps are observed.
+
+Mean and mean absolute deviation are exponentially weighted, as a transport protocol estimates round trips (RFC 6298).
+One duration outside the expected range is held back: it counts only up to the edge of the range. A second one in a row,
+on the same side, is the new pace of the machine: throttled, loaded, or free again.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 
-# Weight of a new observation: a lasting slowdown is noticed within two steps, one outlier does not rule for long.
-WEIGHT = 0.5
+WEIGHT = 0.25
 DEVIATIONS = 3.0
 # Never trust a step to be steadier than this share of its mean.
-LEAST_SPREAD = 0.03
+LEAST_DEVIATION = 0.03
+# What a single duration says of its deviation.
+FIRST_DEVIATION = 0.1
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Exponentially weighted mean and variance of a duration in milliseconds."""
+    """Mean and mean absolute deviation of a duration in milliseconds; `outlier`: the last one, where it was held back.
+
+    A mean of 0 knows nothing yet and predicts 0.
+    """
 
     mean: float = 0.0
-    variance: float = 0.0
+    deviation: float = 0.0
+    outlier: float | None = None
+
+    @property
+    def margin(self) -> float:
+        """How far from the mean a duration is expected."""
+        return DEVIATIONS * max(self.deviation, LEAST_DEVIATION * self.mean)
 
     @property
     def upper(self) -> float:
-        """The mean and `DEVIATIONS` standard deviations."""
-        return self.mean + DEVIATIONS * max(math.sqrt(self.variance), LEAST_SPREAD * self.mean)
+        """The prediction: rarely exceeded while the pace lasts."""
+        return self.mean + self.margin
 
     def observe(self, value: float) -> Estimate:
         """The estimate after one more duration."""
         if self.mean == 0.0:
-            return Estimate(value, (0.1 * value) ** 2)
-        delta = value - self.mean
-        mean = self.mean + WEIGHT * delta
-        return Estimate(mean, (1 - WEIGHT) * (self.variance + WEIGHT * delta * delta))
+            return Estimate(value, FIRST_DEVIATION * value)
+        error, outlier = value - self.mean, None
+        if abs(error) > self.margin:
+            if self.outlier is not None and (self.outlier > self.mean) == (error > 0):
+                mean = (value + self.outlier) / 2
+                return Estimate(mean, max(abs(value - self.outlier) / 2, FIRST_DEVIATION * mean))
+            outlier, error = value, math.copysign(self.margin, error)
+        mean = self.mean + WEIGHT * error
+        return Estimate(mean, self.deviation + WEIGHT * (abs(error) - self.deviation), outlier)
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """Estimates of both methods on this machine; a fresh one knows nothing and predicts 0."""
+    """Estimates of both methods for one tile on this machine."""
 
     encode: Estimate = Estimate()
     refine: Estimate = Estimate()
 
-    def scaled(self, factor: float) -> CostModel:
-        """The model of `factor` times the work: a picture of many tiles from one tile, or back."""
-        return CostModel(*(Estimate(e.mean * factor, e.variance * factor**2) for e in (self.encode, self.refine)))
+    def encoded(self, ms: float) -> CostModel:
+        """The model after one more encode."""
+        return replace(self, encode=self.encode.observe(ms))
 
-    def observe(self, *, encode_ms: float | None = None, refine_ms: float | None = None) -> CostModel:
-        """The model after a step; None where the method did not run."""
-        model = self
-        if encode_ms is not None:
-            model = replace(model, encode=self.encode.observe(encode_ms))
-        if refine_ms is not None:
-            model = replace(model, refine=self.refine.observe(refine_ms))
-        return model
+    def refined(self, ms: float) -> CostModel:
+        """The model after one more refine."""
+        return replace(self, refine=self.refine.observe(ms))

@@ -3,6 +3,10 @@
 Predicted quality is a number in [0, 1]; callers may say `min_quality` in it, and people read it in dB.
 """
 
+from __future__ import annotations
+
+import math
+
 PSNR_AT_ZERO = 10.0
 PSNR_AT_ONE = 50.0
 
@@ -10,3 +14,13 @@ PSNR_AT_ONE = 50.0
 def quality_to_psnr(quality: float) -> float:
     """PSNR in dB that a quality in [0, 1] stands for."""
     return PSNR_AT_ZERO + (PSNR_AT_ONE - PSNR_AT_ZERO) * quality
+
+
+def quality_to_mse(quality: float) -> float:
+    """Mean squared error, of pixels in [0, 1], that a quality in [0, 1] stands for."""
+    return 10.0 ** (-quality_to_psnr(quality) / 10.0)
+
+
+def mse_to_quality(mse: float) -> float:
+    """The quality of a mean squared error; may leave [0, 1]. `mse`: above 0."""
+    return (-10.0 * math.log10(mse) - PSNR_AT_ZERO) / (PSNR_AT_ONE - PSNR_AT_ZERO)

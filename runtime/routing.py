@@ -3,10 +3,14 @@
 Leaves are independent (a clean picture opens no gate, a mixture several). Confidence c = sigmoid((τ − granularity) / s)
 splits each belief between the leaf, c·p(leaf), and its parent, (1 − c)·max p(leaves): uncertain estimates fall back to
 the coarser expert (UniRestorer, section 3.3). All but the `top` largest gates become 0 (UIR-LoRA, equation 5).
+
+Of a picture of many tiles, haze and low light are judged by a look at the whole picture made small, so that neighbours
+agree; what shrinking hides (blur, noise, rain, JPEG: UIR-LoRA judges blur on crops) by the tile itself, which is not resized.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,6 +34,7 @@ class Routing(BaseModel):
     )
     softness: float = Field(default=0.7, gt=0, description="s")
     top: int = Field(default=4, gt=0, description="K: gates kept")
+    whole: tuple[str, ...] = Field(default=("haze", "low_light"), description="leaves judged by the whole picture")
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -42,8 +47,10 @@ class Routing(BaseModel):
 
 
 def sigmoid(x: float) -> float:
-    """Logistic function, without overflow."""
-    return float(1.0 / (1.0 + np.exp(-x))) if x >= 0 else float(np.exp(x) / (1.0 + np.exp(x)))
+    """Logistic function, without overflow; 0 for NaN: what a broken assessment says is not believed."""
+    if math.isnan(x):
+        return 0.0
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
 
 
 def route(routing: Routing, granularity: float, logits: Sequence[float]) -> Gates:
@@ -55,6 +62,12 @@ def route(routing: Routing, granularity: float, logits: Sequence[float]) -> Gate
     # Ties go to the expert that comes first, so that every language keeps the same ones.
     kept = sorted(gates, key=lambda name: -gates[name])[: routing.top]
     return {name: gate if name in kept else 0.0 for name, gate in gates.items()}
+
+
+def agreed_logits(routing: Routing, look: Sequence[float], tile: Sequence[float]) -> tuple[float, ...]:
+    """A tile's degradation logits, those of `routing.whole` taken from the look at the whole picture."""
+    pairs = zip(routing.leaves, look, tile, strict=True)
+    return tuple(of_look if leaf in routing.whole else of_tile for leaf, of_look, of_tile in pairs)
 
 
 def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:

@@ -1,96 +1,198 @@
-"""The controller's decisions: the conformance cases, and what must hold for any sequence of steps."""
+"""What must hold for any sequence of steps; the cases themselves are in tests/conformance."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
+import math
+from dataclasses import dataclass, field
 
 import pytest
-from burnish.runtime.controller import Action, Controller, Policy, Stop
+from burnish.runtime.controller import Action, Controller, Kind, Policy, Stop
 from burnish.runtime.cost import CostModel, Estimate
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-CASES: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "conformance" / "controller.json").read_text())[
-    "cases"
-]
-
-
-def cost(encode: float = 0.0, refine: float = 0.0) -> CostModel:
-    return CostModel(Estimate(encode), Estimate(refine))
+quality = st.floats(0, 1)
+duration = st.floats(0.1, 100)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c["name"])
-def test_conformance(case: dict[str, Any]) -> None:
-    controller = Controller(Policy(**case["policy"]), cost(*case["cost_ms"]))
-    started = controller.may_encode()
-    if started and controller.start(case["quality"], case["encode_ms"]) is Action.REFINE:
-        for quality, refine_ms, encode_ms in case["steps"]:
-            if controller.observe(quality, refine_ms, encode_ms) is Action.STOP:
-                break
-    expected = case["expected"]
-    assert controller.reason is not None
-    assert controller.reason.value == expected["reason"]
-    assert (controller.iteration, controller.best_iteration) == (expected["iteration"], expected["best_iteration"])
+@dataclass
+class Played:
+    """A finished restoration: the controller, and for every action the time it began, what was predicted and what it took."""
+
+    controller: Controller
+    rows: list[tuple[Action, float, float, float]] = field(default_factory=list)
+    seen: list[list[float]] = field(default_factory=list)
 
 
-steps = st.lists(st.tuples(st.floats(0, 1), st.floats(0.1, 100)), min_size=8, max_size=8)
+@dataclass(frozen=True)
+class World:
+    """A program's answers and durations, by tile and iteration."""
+
+    starts: list[float]
+    beliefs: list[float]
+    qualities: list[list[float]]
+    encode_ms: list[float]
+    refine_ms: list[float]
 
 
-def play(policy: Policy, model: CostModel, rows: list[tuple[float, float]]) -> Controller:
-    controller = Controller(policy, model)
-    if controller.may_encode() and controller.start(0.3, 10.0) is Action.REFINE:
-        for index, (quality, refine_ms) in enumerate(rows):
-            if controller.observe(quality, refine_ms, None if index == 0 else 10.0) is Action.STOP:
-                break
-    return controller
+@st.composite
+def worlds(draw: st.DrawFn, tiles: int | None = None, steady: bool = False) -> World:
+    count = draw(st.integers(1, 5)) if tiles is None else tiles
+    times = st.lists(st.just(10.0) if steady else duration, min_size=7, max_size=7)
+    return World(
+        draw(st.lists(quality, min_size=count, max_size=count)),
+        draw(st.lists(quality, min_size=count, max_size=count)),
+        draw(st.lists(st.lists(quality, min_size=7, max_size=7), min_size=count, max_size=count)),
+        draw(times),
+        draw(times),
+    )
 
 
-@given(steps, st.integers(0, 6))
-def test_always_ends_with_the_best_seen(rows: list[tuple[float, float]], limit: int) -> None:
-    controller = play(Policy(max_iterations=limit, min_gain=-1.0), cost(), rows)
-    assert controller.reason is not None
-    assert controller.iteration <= limit
-    if limit:
-        seen = [0.3, *(q for q, _ in rows[: controller.iteration])]
-        assert controller.best_quality == max(seen)
+def play(policy: Policy, world: World, cost: CostModel, keep: int = 100) -> Played:
+    count = len(world.starts)
+    controller = Controller(policy, cost, [1 / count] * count, looks=count > 1, keep=keep)
+    played = Played(controller, seen=[[] for _ in range(count)])
+    elapsed, index = 0.0, 0
+    while (action := controller.choose(elapsed)).kind is not Kind.STOP:
+        index += 1
+        assert index < 1000, "the controller does not come to an end"
+        tile = controller.tiles[action.tile]
+        predicted = controller.predicted_ms(action.tile)
+        encode_ms, refine_ms = world.encode_ms[index % 7], world.refine_ms[index % 7]
+        took = refine_ms if action.kind is Kind.REFINE else encode_ms
+        played.rows.append((action, elapsed, predicted, took))
+        elapsed += took
+        if action.kind is Kind.LOOK:
+            controller.looked(took)
+        elif action.kind is Kind.RECALL:
+            controller.recalled(action.tile, took)
+        elif action.kind is Kind.ENCODE:
+            assessed = ([world.starts[action.tile], *world.qualities[action.tile]])[tile.iteration]
+            if not played.seen[action.tile]:
+                played.seen[action.tile].append(assessed)
+            controller.encoded(action.tile, assessed, world.beliefs[action.tile], took)
+        else:
+            assert tile.estimate, "refined without its estimate's features"
+            assert tile.original, "refined without its original's features"
+            predicted_quality = world.qualities[action.tile][tile.iteration]
+            played.seen[action.tile].append(predicted_quality)
+            controller.refined(action.tile, predicted_quality, took)
+        held = sum(
+            t.original + (t.estimate and t.iteration > 0) for i, t in enumerate(controller.tiles) if i != action.tile
+        )
+        assert held <= keep
+    return played
 
 
-@given(steps, st.floats(0, 300), st.floats(1, 50))
-def test_never_starts_a_step_predicted_late(rows: list[tuple[float, float]], budget: float, refine: float) -> None:
-    policy = Policy(budget_ms=budget, max_iterations=8, min_gain=-1.0)
-    controller = Controller(policy, cost(10.0, refine))
-    if not controller.may_encode():
-        assert controller.cost.encode.upper + controller.cost.refine.upper > budget
-        return
-    action = controller.start(0.3, 10.0)
-    for index, (quality, refine_ms) in enumerate(rows):
-        if action is Action.STOP:
-            return
-        predicted = controller.cost.refine.upper + (controller.cost.encode.upper if index else 0.0)
-        assert controller.elapsed_ms + predicted <= budget
-        action = controller.observe(quality, refine_ms, 10.0 if index else None)
+policies = st.builds(
+    Policy,
+    budget_ms=st.none() | st.floats(0, 2000),
+    min_quality=st.none() | quality,
+    max_iterations=st.integers(0, 6),
+    min_iterations=st.integers(0, 3),
+    min_gain=st.sampled_from([-1.0, 0.0, 0.05]),
+    rollback=st.booleans(),
+)
+costs = st.builds(
+    CostModel,
+    st.builds(Estimate, st.floats(0, 50), st.floats(0, 5)),
+    st.builds(Estimate, st.floats(0, 50), st.floats(0, 5)),
+)
 
 
-@given(st.floats(0, 400), st.floats(0, 400))
-def test_more_budget_never_means_fewer_iterations(one: float, other: float) -> None:
-    rows = [(0.31 + i * 0.01, 20.0) for i in range(8)]
+@given(policies, worlds(), costs, st.integers(1, 6))
+@settings(max_examples=150, deadline=None)
+def test_ends_with_a_reason_within_its_limits(policy: Policy, world: World, cost: CostModel, keep: int) -> None:
+    played = play(policy, world, cost, keep)
+    assert isinstance(played.controller.reason, Stop)
+    assert all(tile.iteration <= policy.max_iterations for tile in played.controller.tiles)
+    assert played.controller.choose(0.0).kind is Kind.STOP
 
-    def done(budget: float) -> int:
-        return play(Policy(budget_ms=budget, max_iterations=8), cost(10.0, 20.0), rows).iteration
 
-    assert done(min(one, other)) <= done(max(one, other))
+@given(policies, worlds(), costs)
+@settings(max_examples=150, deadline=None)
+def test_every_tile_keeps_the_best_it_had(policy: Policy, world: World, cost: CostModel) -> None:
+    policy = policy.model_copy(update={"rollback": True})
+    played = play(policy, world, cost)
+    for tile, seen in zip(played.controller.tiles, played.seen, strict=True):
+        if seen:
+            assert tile.quality == max(seen)
+            assert seen[tile.best_iteration] == max(seen)
 
 
-def test_a_slowdown_is_noticed_within_two_steps() -> None:
-    model = cost(10.0, 20.0)
+@given(st.floats(0, 1000), worlds(), costs, st.integers(1, 6))
+@settings(max_examples=150, deadline=None)
+def test_never_starts_a_step_that_is_predicted_late(budget: float, world: World, cost: CostModel, keep: int) -> None:
+    policy = Policy(budget_ms=budget, max_iterations=6, min_gain=-1.0, rollback=False)
+    for _, began, predicted, _ in play(policy, world, cost, keep).rows:
+        assert began + predicted <= budget
+
+
+@given(st.floats(0, 1000), worlds(), st.integers(1, 3))
+def test_forced_iterations_are_done_whatever_the_budget(budget: float, world: World, least: int) -> None:
+    policy = Policy(budget_ms=budget, min_iterations=least, max_iterations=6)
+    assert all(tile.iteration >= least for tile in play(policy, world, CostModel()).controller.tiles)
+
+
+@given(worlds(tiles=1), costs, st.floats(0, 1000), st.floats(0, 1000))
+@settings(max_examples=150, deadline=None)
+def test_more_budget_never_means_less(world: World, cost: CostModel, one: float, other: float) -> None:
+    """Of a picture of one tile: never fewer iterations, never a lower quality of what is kept."""
+    low, high = (
+        play(Policy(budget_ms=b, max_iterations=6), world, cost).controller.tiles[0] for b in sorted((one, other))
+    )
+    assert low.iteration <= high.iteration
+    assert (low.quality or 0.0) <= (high.quality or 0.0)
+
+
+@given(worlds(steady=True), st.floats(0, 600), st.floats(0, 600))
+@settings(max_examples=150, deadline=None)
+def test_more_budget_never_means_less_on_many_tiles(world: World, one: float, other: float) -> None:
+    """Steps of equal length."""
+    cost = CostModel(Estimate(10.0), Estimate(10.0))
+    short, long = (
+        [row[0] for row in play(Policy(budget_ms=b, max_iterations=4), world, cost).rows] for b in sorted((one, other))
+    )
+    assert len(long) >= len(short)
+
+
+@given(worlds(tiles=4))
+def test_every_tile_has_its_first_iteration_before_any_has_a_second(world: World) -> None:
+    played = play(Policy(max_iterations=3, min_gain=-1.0, rollback=False), world, CostModel())
+    refined = [action.tile for action, *_ in played.rows if action.kind is Kind.REFINE]
+    assert sorted(refined[:4]) == [0, 1, 2, 3]
+
+
+@given(st.floats(1, 100), st.floats(1.0, 20))
+def test_a_slowdown_is_noticed_within_two_steps(base: float, factor: float) -> None:
+    estimate = Estimate(base, 0.03 * base)
     for _ in range(2):
-        model = model.observe(refine_ms=60.0)
-    assert model.refine.upper >= 60.0
+        estimate = estimate.observe(base * factor)
+    assert estimate.upper >= base * factor
 
 
-def test_no_time_at_all_answers_with_the_picture_itself() -> None:
-    controller = Controller(Policy(budget_ms=5.0), cost(10.0, 20.0))
-    assert not controller.may_encode()
-    assert controller.reason is Stop.BUDGET
+@given(st.floats(1, 100), st.floats(1.0, 1000))
+def test_one_outlier_changes_little_and_is_soon_forgotten(base: float, factor: float) -> None:
+    estimate = Estimate(base, 0.03 * base).observe(base * factor)
+    assert estimate.upper <= 1.2 * base
+    for _ in range(8):
+        estimate = estimate.observe(base)
+    assert estimate.upper <= 1.12 * base
+
+
+@given(st.lists(st.floats(0, 1000), max_size=20))
+def test_an_estimate_stays_a_finite_prediction(durations: list[float]) -> None:
+    estimate = Estimate()
+    for value in durations:
+        estimate = estimate.observe(value)
+    assert math.isfinite(estimate.upper)
+    assert estimate.upper >= estimate.mean >= 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"budget_ms": -1}, {"budget_ms": math.nan}, {"min_quality": 2}, {"max_iterations": -1}, {"speed": 1}]
+)
+def test_a_policy_that_means_nothing_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        Policy(**wrong)

@@ -8,19 +8,57 @@ import numpy as np
 import pytest
 from burnish.runtime.errors import InputError
 from burnish.runtime.routing import Routing, gate_tensor, given_gates, route
-from burnish.runtime.tiles import blend, cut, plan_tiles
+from burnish.runtime.tiles import Region, blend, cut, from_program, make_small, plan_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-@given(st.integers(1, 300), st.integers(1, 300))
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([np.uint8, np.uint16]), st.integers(0, 100))
 @settings(max_examples=60, deadline=None)
-def test_cutting_and_blending_is_the_identity(height: int, width: int) -> None:
-    picture = np.random.default_rng(height * 301 + width).random((height, width, 3), np.float32)
+def test_cutting_and_blending_is_the_identity(height: int, width: int, kind: type, overlap: int) -> None:
+    rng = np.random.default_rng(height * 301 + width)
+    picture = rng.integers(0, np.iinfo(kind).max + 1, (height, width, 3)).astype(kind)
+    plan = plan_tiles(height, width, 128, overlap=overlap)
+    tiles = []
+    for index in range(len(plan)):
+        planes = cut(picture, plan, index)
+        assert planes.shape == (1, 3, 128, 128)
+        tiles.append(from_program(planes, picture[plan.region(index).slices]))
+    np.testing.assert_array_equal(blend(tiles, plan), picture)
+    for index in range(len(plan)):
+        region = plan.region(index)
+        np.testing.assert_array_equal(blend(tiles, plan, region), picture[region.slices])
+    assert sum(plan.areas) == pytest.approx(1.0, abs=1e-5)
+
+
+@given(st.integers(1, 300), st.integers(1, 300))
+@settings(max_examples=40, deadline=None)
+def test_a_part_blends_like_the_whole(height: int, width: int) -> None:
+    """Tiles that disagree: composing every tile's region anew gives the picture composed at once."""
+    rng = np.random.default_rng(height * 301 + width)
     plan = plan_tiles(height, width, 64, overlap=16)
-    tiles = [cut(picture, plan, i) for i in range(len(plan.origins))]
-    assert all(t.shape == (1, 3, 64, 64) for t in tiles)
-    np.testing.assert_allclose(blend(tiles, plan), picture, atol=1e-6)
+    tiles = [rng.integers(0, 256, cut_size(plan.region(i)), np.uint8) for i in range(len(plan))]
+    whole = blend(tiles, plan)
+    assert whole.shape == (height, width, 3)
+    parts = np.zeros_like(whole)
+    for index in range(len(plan)):
+        parts[plan.region(index).slices] = blend(tiles, plan, plan.region(index))
+    np.testing.assert_array_equal(parts, whole)
+
+
+def cut_size(region: Region) -> tuple[int, int, int]:
+    return region.bottom - region.top, region.right - region.left, 3
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.sampled_from([np.uint8, np.uint16]))
+@settings(max_examples=40, deadline=None)
+def test_a_small_picture_keeps_its_mean(height: int, width: int, kind: type) -> None:
+    picture = np.random.default_rng(height).integers(0, np.iinfo(kind).max + 1, (height, width, 3)).astype(kind)
+    small = make_small(picture, 64)
+    assert max(small.shape[:2]) == 64
+    assert small.dtype == np.uint8
+    if min(height, width) >= 64:  # where nothing is enlarged or squeezed to a line
+        assert small.mean() / 255 == pytest.approx(picture.mean() / np.iinfo(kind).max, abs=0.01)
 
 
 @given(st.integers(1, 5000))

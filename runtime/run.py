@@ -1,0 +1,300 @@
+"""One restoration: carries out what the controller says, tile by tile, and keeps the picture whole after each step."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends import Encoded, Session
+from .bundle import Calibration
+from .controller import Action, Controller, Kind, Policy, Stop
+from .cost import CostModel
+from .errors import BackendError
+from .pictures import Picture
+from .restoration import Event, Restoration, Update
+from .rounds import Rounds
+from .routing import Gates, Routing, agreed_logits, gate_tensor, route, sigmoid
+from .tiles import Array, Pixels, TilePlan, blend, from_program, make_small, plan_tiles, to_program
+from .worker import Late, Worker
+
+# A result this much darker than what it came from is broken, unless that was nearly black itself.
+DARKER, NEARLY_BLACK = 0.1, 4 / 255
+# What is kept free before the deadline for waking up and handing over.
+RESERVE_MS = 0.5
+
+
+@dataclass
+class Engine:
+    """A loaded program and what is known of it. `keep`: of how many pictures features may be kept."""
+
+    session: Session
+    program: str
+    backend: str
+    tile: int
+    rank: int
+    routing: Routing
+    calibration: Calibration
+    keep: int
+    cost: CostModel = field(default_factory=CostModel)
+    worker: Worker = field(default_factory=Worker)
+
+    # Both are called by the worker's thread alone, so that no observation is lost.
+    def encode_took(self, ms: float) -> None:
+        """An encode ended, whoever asked for it and whether he still waits."""
+        self.cost = self.cost.encoded(ms)
+
+    def refine_took(self, ms: float) -> None:
+        """A refine ended."""
+        self.cost = self.cost.refined(ms)
+
+
+class Seen(NamedTuple):
+    """What an encode said of a tile, for the refine that follows."""
+
+    gates: Gates
+    degradations: dict[str, float]
+
+
+class Run:
+    """The state of one call of `restore`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        picture: Picture,
+        policy: Policy,
+        fixed: Gates | None,
+        keep_steps: bool,
+        cancelled: threading.Event,
+        began: float,
+    ) -> None:
+        self._engine, self._picture, self._fixed = engine, picture, fixed
+        self._keep_steps, self._cancelled, self._began = keep_steps, cancelled, began
+        height, width = picture.pixels.shape[:2]
+        self._plan: TilePlan = plan_tiles(height, width, engine.tile)
+        count = len(self._plan)
+        self._controller = Controller(policy, engine.cost, self._plan.areas, looks=count > 1, keep=engine.keep)
+        self._originals: dict[int, Encoded] = {}
+        self._estimates: dict[int, Encoded] = {}
+        self._look: Encoded | None = None
+        views = [picture.pixels[self._plan.region(i).slices] for i in range(count)]
+        # What the next iteration starts from, and what the picture shows; they differ after a forced regression.
+        self._current: list[Pixels] = list(views)
+        self._kept: list[Pixels] = views
+        self._canvas: Pixels = picture.pixels
+        self._planes: tuple[int, Array] | None = None
+        self._seen: dict[int, Seen] = {}
+        self._trace: list[Event] = []
+        self._rounds = Rounds(self._plan.areas)
+        self._steps_rgb: list[NDArray[np.float32]] = [picture.rgb] if keep_steps else []
+
+    def updates(self) -> Iterator[Update]:
+        """Carry out steps until the controller stops; after every refine the picture as it is then."""
+        controller = self._controller
+        while True:
+            if self._cancelled.is_set():
+                controller.cancel()
+            action = controller.choose(self._elapsed())
+            if action.kind is Kind.STOP:
+                break
+            try:
+                update = self._carry_out(action)
+            except Late:
+                controller.late()
+                continue
+            if update is not None:
+                yield update
+
+    def result(self) -> Restoration:
+        """The restoration as far as it got."""
+        controller, engine = self._controller, self._engine
+        shown = [*self._steps_rgb]
+        if self._keep_steps and self._rounds.open:
+            shown.append(self._picture.with_rgb(self._canvas).rgb)
+        return Restoration(
+            picture=self._picture.with_rgb(self._canvas),
+            iteration=controller.best_iteration,
+            quality=controller.quality,
+            reason=controller.reason or Stop.CANCELLED,
+            elapsed_ms=self._elapsed(),
+            steps=tuple(self._rounds.rows(controller.quality)),
+            trace=tuple(self._trace),
+            tiles=len(self._plan),
+            program=engine.program,
+            backend=engine.backend,
+            steps_rgb=tuple(shown),
+        )
+
+    def _elapsed(self) -> float:
+        return (time.perf_counter() - self._began) * 1e3
+
+    def _call(self, index: int, work: Callable[[], Any], took: Callable[[float], None]) -> tuple[Any, float]:
+        """The result of a call of the program and its milliseconds, waiting for other threads included. Raises Late."""
+        policy, before = self._controller.policy, self._elapsed()
+        timeout = None
+        if policy.budget_ms is not None and self._controller.tiles[index].iteration >= policy.min_iterations:
+            timeout = max(0.0, policy.budget_ms - before - RESERVE_MS) / 1e3
+        try:
+            result, _ = self._engine.worker.call(work, timeout, took)
+        except Late:
+            raise
+        except Exception as error:  # backends raise their libraries' own types
+            detail = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BackendError(
+                f"{self._engine.program} failed on {self._engine.backend} ({detail}); try another backend"
+            ) from error
+        return result, self._elapsed() - before
+
+    def _carry_out(self, action: Action) -> Update | None:
+        if action.kind is Kind.LOOK:
+            return self._take_a_look()
+        if action.kind is Kind.REFINE:
+            return self._refine(action.tile)
+        return self._encode(action.tile, self._picture_of(action))
+
+    def _picture_of(self, action: Action) -> Pixels:
+        index = action.tile
+        if action.kind is Kind.ENCODE:
+            return self._current[index]
+        return self._picture.pixels[self._plan.region(index).slices]
+
+    def _take_a_look(self) -> None:
+        session, tile, canvas = self._engine.session, self._engine.tile, self._canvas
+        self._look, ms = self._call(
+            0, lambda: session.encode(to_program(make_small(canvas, tile), tile)), self._engine.encode_took
+        )
+        assert self._look is not None
+        self._look = self._look._replace(features=(), tokens=None)
+        self._controller.looked(ms)
+        self._record(Event("look", 0, self._controller.rounds_looked_at - 1, ms, self._elapsed()))
+
+    def _encode(self, index: int, pixels: Pixels) -> None:
+        session, tile, controller = self._engine.session, self._engine.tile, self._controller
+        state = controller.tiles[index]
+
+        def work() -> tuple[Encoded, Array]:
+            planes = to_program(pixels, tile)
+            return session.encode(planes), planes
+
+        (encoded, planes), ms = self._call(index, work, self._engine.encode_took)
+        if pixels is self._current[index]:
+            self._assess(index, encoded, planes, ms)
+        else:
+            self._originals[index] = encoded
+            controller.recalled(index, ms)
+            self._record(Event("recall", index, state.iteration, ms, self._elapsed()))
+        self._forget()
+
+    def _assess(self, index: int, encoded: Encoded, planes: Array, ms: float) -> None:
+        engine, controller = self._engine, self._controller
+        state, routing = controller.tiles[index], engine.routing
+        logits = encoded.logits if self._look is None else agreed_logits(routing, self._look.logits, encoded.logits)
+        gates = route(routing, encoded.granularity, logits) if self._fixed is None else self._fixed
+        beliefs = {leaf: sigmoid(z) for leaf, z in zip(routing.leaves, logits, strict=True)}
+        self._seen[index] = Seen(gates, beliefs)
+        self._estimates[index], self._planes = encoded, (index, planes)
+        if state.iteration == 0:
+            self._originals[index] = encoded
+        quality = self._calibrated(encoded.quality)
+        controller.encoded(index, quality, max(map(sigmoid, encoded.logits)), ms)
+        self._record(Event("encode", index, state.iteration, ms, self._elapsed(), quality))
+        if state.iteration == 0:
+            self._rounds.started(index, quality, beliefs)
+            self._ended(index)
+
+    def _refine(self, index: int) -> Update:
+        engine, controller = self._engine, self._controller
+        session, tile, state = engine.session, engine.tile, controller.tiles[index]
+        current, seen = self._current[index], self._seen[index]
+        original, estimate = self._originals[index], self._estimates[index]
+        planes = self._planes[1] if self._planes is not None and self._planes[0] == index else None
+        gates = gate_tensor(engine.routing, seen.gates, engine.rank)
+
+        def work() -> tuple[Pixels, float]:
+            source = to_program(current, tile) if planes is None else planes
+            restored, quality = session.refine(source, original, estimate, gates)
+            if _broken(restored, source):
+                return current, math.nan
+            return from_program(restored, current), quality
+
+        before = self._elapsed()
+        (pixels, quality), _ = self._call(index, work, engine.refine_took)
+        quality = self._calibrated(quality)
+        # Told before what it costs is known whole: showing the result belongs to the step.
+        keeps = not math.isnan(quality) and (not controller.policy.rollback or quality >= (state.quality or 0.0))
+        if not math.isnan(quality):
+            self._current[index] = pixels
+        if keeps:
+            self._show(index, pixels)
+        ms = self._elapsed() - before
+        controller.refined(index, quality, ms)
+        self._record(Event("refine", index, state.iteration, ms, self._elapsed(), quality))
+        self._rounds.refined(index, seen.gates, seen.degradations)
+        self._ended(index)
+        self._forget()
+        return self._update(index, keeps)
+
+    def _show(self, index: int, pixels: Pixels) -> None:
+        """Put a tile's result into the picture, blended with its neighbours'."""
+        self._kept = [*self._kept]  # updates handed out keep the list they have
+        self._kept[index] = pixels
+        if len(self._plan) == 1:
+            self._canvas = pixels
+            return
+        if self._canvas is self._picture.pixels:
+            self._canvas = self._canvas.copy()
+        region = self._plan.region(index)
+        self._canvas[region.slices] = blend(self._kept, self._plan, region)
+
+    def _update(self, index: int, improved: bool) -> Update:
+        controller = self._controller
+        return Update(
+            iteration=controller.tiles[index].iteration,
+            tile=index,
+            improved=improved,
+            region=self._plan.region(index),
+            quality=controller.quality,
+            elapsed_ms=self._elapsed(),
+            done=self._rounds.begun,
+            tiles=len(self._plan),
+            picture=self._picture,
+            plan=self._plan,
+            kept=self._kept,
+        )
+
+    def _record(self, event: Event) -> None:
+        self._trace.append(event)
+        self._rounds.spent(event.cost_ms, event.elapsed_ms, event.ran in ("look", "encode") and event.iteration == 0)
+
+    def _ended(self, index: int) -> None:
+        """A tile may have been the last of its round."""
+        tile = self._controller.tiles[index]
+        if (
+            self._rounds.reached(index, tile.iteration, tile.done is not None, self._controller.quality)
+            and self._keep_steps
+        ):
+            self._steps_rgb.append(self._picture.with_rgb(self._canvas).rgb)
+
+    def _calibrated(self, quality: float) -> float:
+        return quality if math.isnan(quality) else self._engine.calibration.apply(quality)
+
+    def _forget(self) -> None:
+        """Let go of the features that the controller gave up."""
+        tiles = self._controller.tiles
+        for held, flag in ((self._originals, "original"), (self._estimates, "estimate")):
+            for index in [i for i in held if not getattr(tiles[i], flag)]:
+                del held[index]
+
+
+def _broken(restored: Array, source: Array) -> bool:
+    """NaN, infinite, or black where the source was not."""
+    level = float(restored.mean())
+    before = float(source.mean())
+    return not math.isfinite(level) or (before > NEARLY_BLACK and level < DARKER * before)

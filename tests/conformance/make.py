@@ -1,0 +1,321 @@
+"""Writes controller.json, routing.json and tiles.json: python tests/conformance/make.py [FOLDER]
+
+What a case asks is written here; what is expected is what the Python runtime answers, to be read before it is committed.
+docs/conformance.md says what the fields mean. Cases that are there keep their meaning: Kotlin and Swift run them too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "runtime"))
+
+from conformance import PLAYERS, Case  # noqa: E402
+
+RISING = [0.5, 0.6, 0.65, 0.68, 0.69, 0.695, 0.7, 0.7]
+SEED = {"encode": [10, 0], "refine": [20, 0]}
+NOTHING = {"encode": [0, 0], "refine": [0, 0]}
+
+
+def tile(
+    start: float | None,
+    qualities: list[float | None],
+    encode_ms: float = 10,
+    refine_ms: float | list[float] = 20,
+    beliefs: list[float] | None = None,
+) -> Case:
+    """One tile's answers: what encode assesses before every iteration, and what refine predicts after it."""
+    count = len(qualities)
+    times = refine_ms if isinstance(refine_ms, list) else [refine_ms] * count
+    assessed = [start, *qualities[:-1]]
+    beliefs = beliefs or [0.8, 0.4, 0.2, 0.1, 0.05, 0.05, 0.05, 0.05]
+    return {
+        "encode": [[q, b, encode_ms] for q, b in zip(assessed, beliefs, strict=False)],
+        "refine": [[q, ms] for q, ms in zip(qualities, times, strict=False)],
+    }
+
+
+def one(name: str, policy: Case, answers: Case | None = None, cost: Case = NOTHING, **more: Any) -> Case:
+    """A case of a picture of one tile."""
+    return {"name": name, "policy": policy, "cost": cost, **more, "tiles": [answers or tile(0.4, RISING)]}
+
+
+def controller() -> dict[str, list[Case]]:
+    free = {"max_iterations": 8, "min_gain": -1.0}
+    slow = tile(0.4, RISING, refine_ms=[20, 60, 60, 60, 60, 60, 60, 60])
+    spike = tile(0.4, RISING, refine_ms=[20, 20, 200, 20, 20, 20, 20, 20])
+    cases = [
+        one("iteration limit", {"max_iterations": 2}),
+        one("default limit is four", {}),
+        one("no iterations allowed", {"max_iterations": 0}),
+        one("no iterations allowed wins over least iterations", {"max_iterations": 0, "min_iterations": 2}),
+        one("limit wins over least iterations", {"max_iterations": 1, "min_iterations": 3}),
+        one("quality already there", {"min_quality": 0.4}),
+        one("quality just missed at the start", {"min_quality": 0.4000001, "max_iterations": 1}),
+        one("quality reached later", {"min_quality": 0.6}),
+        one("quality reached exactly", {"min_quality": 0.65, "max_iterations": 8}),
+        one("quality comes before the iteration limit", {"min_quality": 0.6, "max_iterations": 2}),
+        one("quality of one is never reached", {"min_quality": 1.0}),
+        one("quality of zero is there at once", {"min_quality": 0.0}),
+        one("no wanted quality never stops by quality", {"max_iterations": 8}, tile(1.0, [1.0] * 8)),
+        one("quality waits for the least iterations", {"min_quality": 0.3, "min_iterations": 2}),
+        one(
+            "quality reached early, lost by the least iterations",
+            {"min_quality": 0.55, "min_iterations": 2},
+            tile(0.4, [0.6, 0.5, 0.5]),
+        ),
+        one("regression rolls back", {}, tile(0.4, [0.5, 0.45, 0.6])),
+        one("regression in the first step keeps the picture itself", {}, tile(0.4, [0.3, 0.6])),
+        one("regression comes before plateau", {"min_gain": 0.5}, tile(0.4, [0.3, 0.6])),
+        one("quality comes before regression", {"min_quality": 0.3, "min_iterations": 1}, tile(0.4, [0.35, 0.6])),
+        one("regression waits for the least iterations", {"min_iterations": 2}, tile(0.4, [0.3, 0.5, 0.45])),
+        one(
+            "a forced regression keeps the best", {"min_iterations": 3, "max_iterations": 3}, tile(0.4, [0.6, 0.3, 0.5])
+        ),
+        one(
+            "without roll-back the last is kept",
+            {"rollback": False, "min_gain": -1.0, "max_iterations": 3},
+            tile(0.4, [0.6, 0.5, 0.3]),
+        ),
+        one("without roll-back a loss is a plateau", {"rollback": False}, tile(0.4, [0.6, 0.5, 0.7])),
+        one("plateau", {"min_gain": 0.04}, tile(0.4, [0.5, 0.53, 0.7])),
+        one("plateau keeps a small gain", {"min_gain": 0.02}, tile(0.4, [0.41, 0.53, 0.7])),
+        one("a tie is no plateau without a least gain", {"max_iterations": 3}, tile(0.4, [0.5, 0.5, 0.5])),
+        one("a tie is a plateau with a least gain", {"min_gain": 0.001}, tile(0.4, [0.5, 0.5, 0.5])),
+        one("a tie keeps the later picture", {"max_iterations": 2}, tile(0.5, [0.5, 0.5])),
+        one("plateau comes before the iteration limit", {"min_gain": 0.2, "max_iterations": 1}),
+        one("a negative least gain leaves regression alone", free, tile(0.4, [0.5, 0.49, 0.6])),
+        one("broken first step", {}, tile(0.4, [None, 0.6])),
+        one("broken later step", {}, tile(0.4, [0.5, None, 0.6])),
+        one("broken ends even forced iterations", {"min_iterations": 3}, tile(0.4, [0.5, None, 0.6])),
+        one("broken ends without roll-back too", {"rollback": False, "min_gain": -1.0}, tile(0.4, [0.5, None, 0.6])),
+        one("broken assessment counts as zero", {"max_iterations": 1}, tile(None, [0.1, 0.2])),
+        one(
+            "broken assessment does not reach a quality", {"min_quality": 0.1, "max_iterations": 1}, tile(None, [0.05])
+        ),
+        one("budget of zero", {"budget_ms": 0}, cost=SEED),
+        one("budget of zero, nothing known of the machine", {"budget_ms": 0}),
+        one("budget below one step", {"budget_ms": 32}, cost=SEED),
+        one("budget of exactly the predicted step", {"budget_ms": 32.7}, cost=SEED),
+        one("budget for two steps", {"budget_ms": 66, **free}, cost=SEED),
+        one("budget for all", {"budget_ms": 10_000}, cost=SEED),
+        one("budget with forced iterations", {"budget_ms": 0, "min_iterations": 2}, cost=SEED),
+        one("time passed before the first step", {"budget_ms": 40, **free}, cost=SEED, started_ms=10),
+        one("time passes between steps", {"budget_ms": 100, **free}, cost=SEED, idle_ms=15),
+        one(
+            "the encode was slow: its refine no longer fits",
+            {"budget_ms": 40, **free},
+            tile(0.4, RISING, encode_ms=30),
+            SEED,
+        ),
+        one(
+            "an unsteady machine leaves more room",
+            {"budget_ms": 66, **free},
+            cost={"encode": [10, 1], "refine": [20, 4]},
+        ),
+        one("a slowdown is noticed within two steps", {"budget_ms": 330, **free}, slow, SEED),
+        one("one outlier does not end it", {"budget_ms": 440, **free}, spike, SEED),
+        one("seeds far too high refuse", {"budget_ms": 100, **free}, cost={"encode": [100, 5], "refine": [200, 5]}),
+        one(
+            "seeds far too high, first step forced, corrected in two",
+            {"budget_ms": 400, "min_iterations": 2, **free},
+            cost={"encode": [100, 5], "refine": [200, 5]},
+        ),
+        one(
+            "quality comes before budget",
+            {"budget_ms": 31, "min_quality": 0.5},
+            cost={"encode": [10, 0.1], "refine": [15, 0.1]},
+        ),
+        one("regression comes before budget", {"budget_ms": 40}, tile(0.4, [0.3, 0.6]), SEED),
+        one("cancelled before the first refine", {}, cancel_after=1),
+        one("cancelled after two iterations keeps the best", {}, cancel_after=4),
+    ]
+    estimates = [
+        {"name": "knows nothing", "start": [0, 0], "observe": []},
+        {"name": "the first duration", "start": [0, 0], "observe": [40]},
+        {"name": "a steady machine keeps a least margin", "start": [20, 0], "observe": [20, 20, 20, 20]},
+        {"name": "small changes are followed", "start": [20, 1], "observe": [21, 22, 21.5, 22]},
+        {"name": "one outlier counts to the edge", "start": [20, 1], "observe": [200]},
+        {"name": "an outlier and back", "start": [20, 1], "observe": [200, 20, 20]},
+        {"name": "two outliers are the new pace", "start": [20, 1], "observe": [60, 62]},
+        {"name": "outliers on both sides are no pace", "start": [20, 1], "observe": [60, 2]},
+        {"name": "twice as fast", "start": [20, 0.5], "observe": [10, 10]},
+        {"name": "outliers apart do not add up", "start": [20, 1], "observe": [60, 20, 60]},
+        {"name": "a duration of zero", "start": [20, 1], "observe": [0]},
+    ]
+    return {"estimates": estimates, "cases": cases}
+
+
+TREE = {"weather": ["rain", "snow", "haze"], "exposure": ["low_light", "noise"], "detail": ["blur", "jpeg"]}
+ROUTING = {"tree": TREE, "threshold": -3.0, "softness": 0.7, "top": 4, "whole": ["haze", "low_light"]}
+
+
+def routing() -> dict[str, list[Case]]:
+    leaves = [leaf for group in TREE.values() for leaf in group]
+
+    def logits(default: float = -6.0, **named: float | None) -> list[float | None]:
+        return [named.get(leaf, default) for leaf in leaves]
+
+    def case(name: str, granularity: float | None, values: list[float | None], **more: Any) -> Case:
+        return {"name": name, "routing": ROUTING, "granularity": granularity, "logits": values, **more}
+
+    def given(name: str, degradations: dict[str, float]) -> Case:
+        return {"name": name, "routing": ROUTING, "given": degradations}
+
+    small = {"tree": {"a": ["x", "y"]}, "threshold": 0.0, "softness": 1.0, "top": 1, "whole": []}
+    cases = [
+        case("clean, certain", -8, logits()),
+        case("clean, uncertain", 2, logits()),
+        case("one leaf, certain", -9, logits(rain=6.0)),
+        case("one leaf, uncertain, goes to its parent", 3, logits(rain=6.0)),
+        case("granularity at the threshold shares equally", -3, logits(noise=4.0)),
+        case("a mixture opens several", -9, logits(rain=6.0, noise=5.0)),
+        case("all leaves at once, the top four stay", -4, logits(1.0)),
+        case("ties go to who comes first", -3, logits(0.0)),
+        case("a parent takes its strongest leaf", -3, logits(rain=1.0, snow=2.0, haze=3.0)),
+        case("huge logits do not overflow", -1000, logits(-1000.0, haze=1000.0)),
+        case("huge granularity does not overflow", 1000, logits(haze=1000.0)),
+        case("a NaN logit is not believed", -9, logits(rain=None, noise=5.0)),
+        case("NaN granularity is no confidence", None, logits(rain=6.0)),
+        case("all NaN opens nothing", None, logits(**dict.fromkeys(leaves))),
+        case(
+            "haze and low light come from the look", -9, logits(haze=-6.0, rain=4.0), look=logits(haze=5.0, rain=-6.0)
+        ),
+        case("the look clears what a tile alone suspects", -9, logits(low_light=5.0), look=logits()),
+        case("blur comes from the tile though the look is sharp", -9, logits(blur=4.0), look=logits()),
+        {"name": "another tree, one gate", "routing": small, "granularity": -1.0, "logits": [2.0, 1.9]},
+        {
+            "name": "another tree, top wider than the tree",
+            "routing": small | {"top": 9},
+            "granularity": 0.5,
+            "logits": [2.0, -2.0],
+        },
+        {
+            "name": "a sharp threshold",
+            "routing": ROUTING | {"softness": 0.01},
+            "granularity": -2.9,
+            "logits": logits(rain=6.0),
+        },
+        {
+            "name": "nothing judged by the whole",
+            "routing": ROUTING | {"whole": []},
+            "granularity": -9,
+            "logits": logits(),
+            "look": logits(haze=6.0),
+        },
+        given("given by hand", {"rain": 0.7, "noise": 0.3}),
+        given("nothing given opens nothing", {}),
+        given("a parent can be given", {"weather": 1.0}),
+        given("more than the top can be given", dict.fromkeys(leaves, 0.5)),
+        given("an unknown leaf is refused", {"fog": 1.0}),
+        given("a weight above one is refused", {"rain": 1.5}),
+        given("a negative weight is refused", {"rain": -0.1}),
+    ]
+    return {"cases": cases}
+
+
+def tiles() -> dict[str, list[Case]]:
+    def plan(name: str, height: int, width: int, points: list[list[int]], side: int = 272, overlap: int = 32) -> Case:
+        return {"name": name, "height": height, "width": width, "tile": side, "overlap": overlap, "points": points}
+
+    plans = [
+        plan("one pixel", 1, 1, [[0, 0, 0, 0]]),
+        plan("smaller than a tile", 100, 200, [[0, 0, 99, 199]]),
+        plan("exactly a tile", 272, 272, [[0, 0, 0, 271]]),
+        plan("one pixel more than a tile", 273, 272, [[0, 0, 0, 0], [0, 0, 271, 5], [1, 0, 0, 5]]),
+        plan("a strip, lying", 20, 12000, [[0, 1, 0, 0], [0, 1, 19, 31]]),
+        plan("a strip, standing", 12000, 20, [[49, 0, 271, 19]]),
+        plan("500 square is four tiles", 500, 500, [[0, 0, 0, 0], [0, 0, 250, 250], [0, 1, 3, 3], [1, 1, 21, 21]]),
+        plan("512 square is four tiles", 512, 512, [[0, 0, 255, 0], [1, 0, 15, 0]]),
+        plan("513 needs nine", 513, 513, [[1, 1, 40, 40], [1, 1, 135, 135], [2, 2, 271, 271]]),
+        plan("kodak", 512, 768, [[0, 1, 100, 12], [1, 3, 271, 271]]),
+        plan("full HD", 1080, 1920, [[2, 3, 5, 9]]),
+        plan("a phone's 12 megapixels", 3024, 4032, [[6, 8, 0, 100]]),
+        plan("small tiles, overlaps that meet", 100, 65, [[0, 1, 33, 1], [1, 0, 32, 63]], side=64, overlap=32),
+        plan("no overlap", 128, 192, [[0, 0, 63, 63], [1, 2, 0, 0]], side=64, overlap=0),
+        plan("prime sides", 997, 1009, [[1, 2, 11, 13]]),
+        plan("tile of eight", 17, 9, [[0, 0, 7, 7], [2, 1, 0, 0]], side=8, overlap=2),
+    ]
+    third = [1 / 3] * 3
+    good, fair, bad = ([0.7, 0.71, 0.712, 0.713], [0.5, 0.52, 0.53, 0.535], [0.3, 0.4, 0.45, 0.47])
+    mixed = [
+        tile(0.6, good, beliefs=[0.3, 0.1, 0.1, 0.1]),
+        tile(0.3, fair, beliefs=[0.9, 0.4, 0.2, 0.1]),
+        tile(0.1, bad, beliefs=[0.9, 0.8, 0.6, 0.5]),
+    ]
+    doubtful = [*mixed[:2], tile(0.1, bad, beliefs=[0.9, 0.05, 0.05, 0.05])]
+    alike = [tile(0.3, fair) for _ in range(3)]
+
+    def order(name: str, policy: Case, answers: list[Case], **more: Any) -> Case:
+        return {"name": name, "policy": policy, "cost": SEED, "areas": third, **more, "tiles": answers}
+
+    looking = {"looks": True, "look_ms": 12}
+    forced = {"min_iterations": 2, "max_iterations": 2}
+    orders = [
+        order("every tile once, then the worst", {"budget_ms": 190, "min_gain": -1.0}, mixed),
+        order("an encode can send a tile back", {"budget_ms": 160, "min_gain": -1.0}, doubtful),
+        order("to the iteration limit", {"max_iterations": 2}, mixed),
+        order("no iterations allowed", {"max_iterations": 0}, mixed),
+        order("alike tiles go round", {"max_iterations": 2}, alike),
+        order("alike tiles, shares decide", {"max_iterations": 2}, alike, areas=[0.2, 0.3, 0.5]),
+        order("budget within the first round", {"budget_ms": 75}, mixed),
+        order("budget of zero", {"budget_ms": 0}, mixed),
+        order("least iterations go in rounds", forced | {"rollback": False}, mixed),
+        order("least iterations whatever the budget", forced | {"budget_ms": 0}, alike),
+        order("a tile that is good is not refined", {"min_quality": 0.6, "max_iterations": 1}, mixed),
+        order("the picture is good enough before all tiles are", {"min_quality": 0.455, "max_iterations": 4}, mixed),
+        order("a tile that got worse is done", {"max_iterations": 3}, [mixed[0], tile(0.5, [0.4, 0.6, 0.7]), mixed[2]]),
+        order("a broken tile is done", {"max_iterations": 2}, [mixed[0], tile(0.3, [None, 0.6, 0.7]), mixed[2]]),
+        order("all tiles broken", {}, [tile(0.3, [None, 0.5])] * 3),
+        order("one look a round", {"max_iterations": 2}, mixed, **looking),
+        order("no time for the look", {"budget_ms": 40}, mixed, **looking),
+        order("the look of a second round has to fit", {"budget_ms": 140, "min_gain": -1.0}, mixed, **looking),
+        order("room for one tile's features", {"max_iterations": 2}, mixed, keep=1),
+        order("room for three tiles' features", {"max_iterations": 2}, mixed, keep=3),
+        order("what was given up costs more and may not fit", {"budget_ms": 145, "min_gain": -1.0}, mixed, keep=1),
+        order("cancelled in the first round", {}, mixed, cancel_after=3),
+        order(
+            "no belief in any degradation: in order", {"max_iterations": 2}, [tile(0.5, fair, beliefs=[0.0] * 4)] * 3
+        ),
+    ]
+    return {"plans": plans, "orders": orders}
+
+
+# Blending weights and areas are single precision.
+TOLERANCES = {
+    "controller": {"relative": 1e-9, "absolute": 1e-9},
+    "routing": {"relative": 0.0, "absolute": 1e-6},
+    "tiles": {"relative": 1e-6, "absolute": 1e-5},
+}
+
+
+def rounded(value: Any) -> Any:
+    """Ten significant digits, so that a platform's last bit does not change the files."""
+    if isinstance(value, float):
+        return float(f"{value:.10g}")
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    return [rounded(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def text(name: str, content: dict[str, list[Case]]) -> str:
+    """JSON with one line a field, so that cases can be read."""
+    parts = [f'{{\n"format": 1,\n"tolerance": {json.dumps(TOLERANCES[name])}']
+    for section, cases in content.items():
+        rows = []
+        for case in cases:
+            whole = case | {"expected": rounded(PLAYERS[(name, section)](case))}
+            fields = [f"  {json.dumps(key)}: {json.dumps(rounded(value))}" for key, value in whole.items()]
+            rows.append("{\n" + ",\n".join(fields) + "\n}")
+        parts.append(f'"{section}": [\n' + ",\n".join(rows) + "\n]")
+    return ",\n".join(parts) + "\n}\n"
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    for name, content in (("controller", controller()), ("routing", routing()), ("tiles", tiles())):
+        (out / f"{name}.json").write_text(text(name, content))

@@ -1,0 +1,43 @@
+"""Devices that programs are measured and validated on. Each module here is one kind: `open_<kind>(address)`, `connected()`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from ...runtime.errors import DeviceError
+from .base import Device
+from .facts import Identity, State, clean
+from .result import Result
+
+__all__ = ["KINDS", "Device", "Identity", "Result", "State", "clean", "connected", "open_device"]
+
+# Kind, also its module here → how it is addressed.
+KINDS: dict[str, str] = {
+    "host": "host",
+    "arm": "arm:cortex-a76",
+    "adb": "adb:SERIAL",
+    "ssh": "ssh:USER@HOST",
+    "ios": "ios:UDID",
+}
+
+
+def open_device(spec: str) -> Device:
+    """The device of a specification such as `adb:SERIAL`. Raises DeviceError when it is unknown or cannot be reached."""
+    kind, _, address = spec.partition(":")
+    if kind not in KINDS:
+        raise DeviceError(f"unknown device {spec!r}; expected {', '.join(KINDS.values())}")
+    opener: Callable[[str], Device] = getattr(import_module(f".{kind}", __name__), f"open_{kind}")
+    return opener(address)
+
+
+def connected() -> tuple[list[str], dict[str, str]]:
+    """Specifications of what is connected now, and for each kind that cannot be asked, why."""
+    found: list[str] = []
+    problems: dict[str, str] = {}
+    for kind in KINDS:
+        try:
+            found += import_module(f".{kind}", __name__).connected()
+        except DeviceError as error:
+            problems[kind] = str(error)
+    return found, problems

@@ -25,6 +25,9 @@ class QuantizeConfig(Frozen):
     outliers: float = Field(
         default=1e-3, ge=0, lt=0.5, description="share of a sample's values outside a range, at either end"
     )
+    training_minutes: float | None = Field(
+        default=None, gt=0, description="quantisation-aware training of each target; null for none"
+    )
     seed: int = 0
     # Left in float: the heads, since 8 bits cannot resolve a small gain in quality, what touches pixels directly, and what
     # moves the whole picture at once.

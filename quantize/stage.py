@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..distill.weights import Trained
 from ..runtime.files import replace_folder
-from . import core
+from . import core, qat
 from .calibration import draw_samples
 from .config import QuantizeConfig
 from .equalise import equalise
@@ -26,6 +26,11 @@ def quantize_student(
     Calibrated on trajectories over `photos`. The folder appears when it is complete. Raises InputError.
     """
 
+    def training_line(name: str) -> Callable[[dict[str, float]], None]:
+        return lambda row: progress(
+            f"{name}: step {row['step']:.0f}, int8 costs {row['lost_db']:.3f} dB, {row['eta_s'] / 60:.1f} min left"
+        )
+
     def save(folder: Path) -> None:
         progress("trajectories")
         drawn = draw_samples(trained.student, trained.routing, photos, tile, config)
@@ -35,6 +40,10 @@ def quantize_student(
             progress(name)
             (folder / name).mkdir()
             graphs = core.quantize(student, tile, target, samples, config)
+            if config.training_minutes is not None:
+                schedule = qat.make_schedule(config.training_minutes, tile, config.seed)
+                run = out.with_name(f"{out.name}-training") / name
+                qat.fine_tune(graphs, student, trained.routing, photos, schedule, run, training_line(name))
             core.write(graphs, student, tile, folder / name)
         (folder / MARKER).write_text(config.model_dump_json(indent=1) + "\n")
 

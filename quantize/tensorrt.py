@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import fx
 from torchao.quantization.pt2e import HistogramObserver, PerChannelMinMaxObserver
-from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+from torchao.quantization.pt2e.quantizer import (
+    QuantizationAnnotation,
+    QuantizationSpec,
+    QuantizationSpecBase,
+    Quantizer,
+)
 
 from .core import Target
 
@@ -24,7 +29,7 @@ class TensorRTQuantizer(Quantizer):
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         for node in model.graph.nodes:
-            specs: dict[fx.Node, QuantizationSpec] = {}
+            specs: dict[fx.Node, QuantizationSpecBase | None] = {}
             if node.target in _WEIGHTED:
                 specs = {node.args[0]: _ACTIVATION, node.args[1]: _WEIGHT}
             elif node.target in _ADD:

@@ -1,0 +1,202 @@
+"""Quantisation-aware training: the rounded weights of quantised graphs are trained until they restore as the student does.
+
+Training starts where post-training quantisation ended and keeps its scales: ranges that were equalised, narrowed and shared
+between methods are what a target was promised. Rounding is passed through by its gradient (straight-through estimator,
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, fx, nn
+
+from ..distill.data import Batch, Mixture, Photographs
+from ..distill.distillation import route_batch
+from ..distill.metrics import psnr
+from ..distill.recipe import Schedule
+from ..distill.student import Student
+from ..distill.training import Objective, Progress, train
+from ..runtime.routing import Routing
+from .ranges import DEQUANTIZE, QUANTIZE
+
+_DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
+_WITH_BIAS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv_transpose2d.input, torch.ops.aten.linear.default)
+# Mean squared error below which a picture is perfect: int8 cannot and need not follow the student further (50 dB).
+FLOOR = 1e-5
+
+
+def make_schedule(minutes: float, tile: int, seed: int) -> Schedule:
+    """Small steps on single tiles, the shape the graphs were made for."""
+    return Schedule(
+        minutes=minutes,
+        batch=1,
+        patch=tile,
+        learning_rate=3e-5,
+        warmup=20,
+        clip=1.0,
+        ema=0.98,
+        weight_decay=0,
+        seed=seed,
+    )
+
+
+def fine_tune(
+    graphs: Mapping[str, fx.GraphModule],
+    student: Student,
+    routing: Routing,
+    photos: Path,
+    schedule: Schedule,
+    out: Path,
+    progress: Progress,
+) -> None:
+    """Train weights and biases of both methods' quantised graphs in place, from `student`, whose graphs they are.
+
+    `schedule`: of `make_schedule`. `out`: folder of the run, which resumes there. Raises InputError without a picture.
+    """
+    model = nn.ModuleDict({name: _trainable(graph) for name, graph in graphs.items()})
+    source = Photographs(photos, Mixture(), schedule.patch, schedule.seed)
+    weights = train(SelfDistillation(model, student, routing), schedule, source, out, progress)
+    model.load_state_dict(load_file(weights))
+    for name, graph in graphs.items():
+        trained = model[name]
+        assert isinstance(trained, fx.GraphModule)
+        _write_back(trained, graph)
+
+
+class SelfDistillation(Objective[nn.ModuleDict]):
+    """What int8 costs an iteration, as the logarithm of the growth of its squared error: log(1 + E / D).
+
+    E: squared distance of the picture from the full-precision student's, D: of the student's from the truth.
+    """
+
+    def __init__(self, model: nn.ModuleDict, student: Student, routing: Routing) -> None:
+        super().__init__()
+        self.model = model
+        # In a list, so that the frozen student is no part of what is trained, averaged or saved.
+        self._student = [student.eval().requires_grad_(False)]
+        self._routing = routing
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`loss`, its parts, and the decibels lost; iterations 1 and 2 in turn by lot, on the student's own trajectory."""
+        with torch.autocast(batch.clean.device.type, enabled=False):
+            return self._losses(batch)
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        student = self._student[0].to(batch.clean.device)
+        encode, refine = self.model["encode"], self.model["refine"]
+        with torch.no_grad():
+            original = estimate = student.encode(batch.degraded)
+            current = batch.degraded
+            first = bool(torch.rand(()) < 0.5)
+            if not first:
+                restored, _ = student.refine(current, original, estimate, self._gates(estimate.assessment))
+                current = restored.clamp(0, 1)
+                estimate = student.encode(current)
+            gates = self._gates(estimate.assessment)
+            target, quality = student.refine(current, original, estimate, gates)
+            allowed = (target.clamp(0, 1) - batch.clean).square().mean() + FLOOR
+        *evidence, tokens, assessment = encode(batch.degraded)
+        guess = evidence
+        if not first:
+            *guess, tokens, assessment = encode(current)
+        got, predicted = refine(current, *evidence, *guess[1:], tokens, gates)
+        picture = torch.log1p((got - target).square().mean() / allowed)
+        bottleneck = (guess[2] - estimate.features[2]).square().mean() / estimate.features[2].square().mean()
+        heads = (assessment - estimate.assessment).square().mean() + 100 * (predicted - quality).square().mean()
+        lost = psnr(target.clamp(0, 1), batch.clean) - psnr(got.clamp(0, 1), batch.clean)
+        return {
+            "loss": picture + 0.1 * bottleneck + 0.01 * heads,
+            "picture": picture,
+            "bottleneck": bottleneck,
+            "heads": heads,
+            "lost_db": lost.mean(),
+        }
+
+    def _gates(self, assessment: Tensor) -> Tensor:
+        gates = route_batch(self._routing, assessment[:, 1], assessment[:, 2:].sigmoid())
+        rank = self._student[0].config.rank
+        return gates.repeat_interleave(rank, 1)[..., None, None]
+
+
+def _weights(graph: fx.GraphModule) -> Iterator[tuple[Any, str]]:
+    """Every dequantised weight and the name of its codes."""
+    for node in graph.graph.nodes:
+        if node.target is _DEQUANTIZE_CHANNELS or (node.target is DEQUANTIZE and node.args[0].op == "get_attr"):
+            yield node, str(node.args[0].target)
+
+
+def _biases(graph: fx.GraphModule) -> Iterator[str]:
+    """Names of the biases that NNCF corrected, which are constants; others are parameters already."""
+    for node in graph.graph.nodes:
+        if node.target in _WITH_BIAS and len(node.args) > 2 and isinstance(node.args[2], fx.Node):
+            name = str(node.args[2].target)
+            if node.args[2].op == "get_attr" and not isinstance(_attribute(graph, name), nn.Parameter):
+                yield name
+
+
+def _attribute(graph: fx.GraphModule, name: str) -> Any:
+    value: Any = graph
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _trainable(quantized: fx.GraphModule) -> fx.GraphModule:
+    """A copy that rounds by operations with a gradient, from weights that are parameters."""
+    copied = copy.deepcopy(quantized)
+    graph = fx.GraphModule(copied, copied.graph)  # exported modules refuse train()
+    nodes = graph.graph
+    for node, codes in list(_weights(graph)):
+        with torch.no_grad():
+            scale, zero, *axis = (_value(graph, argument) for argument in node.args[1:-3])
+            weight = nn.Parameter(node.target(_attribute(graph, codes), scale, zero, *node.args[3:]).float())
+        graph.register_parameter(f"{codes}_weight", weight)
+        if axis:  # what rounds with a gradient wants wider zero-points
+            graph.register_buffer(str(node.args[2].target), zero.int())
+        rounding = torch.fake_quantize_per_channel_affine if axis else torch.fake_quantize_per_tensor_affine
+        with nodes.inserting_before(node):
+            parameter = nodes.get_attr(f"{codes}_weight")
+            rounded = nodes.call_function(rounding, (parameter, *node.args[1:-1]))
+        node.replace_all_uses_with(rounded)
+    for node in list(nodes.nodes):
+        if node.target is DEQUANTIZE and getattr(node.args[0], "target", None) is QUANTIZE:
+            with nodes.inserting_before(node):
+                rounded = nodes.call_function(
+                    torch.fake_quantize_per_tensor_affine, (node.args[0].args[0], *node.args[1:-1])
+                )
+            node.replace_all_uses_with(rounded)
+    for name in list(_biases(graph)):
+        bias = nn.Parameter(_attribute(graph, name).detach().clone())
+        delattr(graph, name)
+        graph.register_parameter(name, bias)
+    nodes.eliminate_dead_code()
+    graph.recompile()
+    return graph
+
+
+def _value(graph: fx.GraphModule, argument: Any) -> Any:
+    return _attribute(graph, str(argument.target)) if isinstance(argument, fx.Node) else argument
+
+
+@torch.no_grad()
+def _write_back(trained: fx.GraphModule, quantized: fx.GraphModule) -> None:
+    """Round the trained weights into the codes of the quantised graph, and hand over everything else that was trained."""
+    state = trained.state_dict()
+    for node, codes in _weights(quantized):
+        scale, zero, *axis = (_value(quantized, argument) for argument in node.args[1:-3])
+        lowest, highest = node.args[-3:-1]
+        weight = state[f"{codes}_weight"]
+        if axis:
+            along = [-1 if d == axis[0] else 1 for d in range(weight.ndim)]
+            scale, zero = scale.reshape(along), zero.reshape(along)
+        stored = _attribute(quantized, codes)
+        stored.copy_((torch.round(weight / scale) + zero).clamp(lowest, highest).to(stored.dtype))
+    for name, value in (*quantized.named_parameters(), *quantized.named_buffers()):
+        if name in state and value.is_floating_point():
+            value.copy_(state[name])

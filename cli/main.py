@@ -95,9 +95,12 @@ def quantize(
     calibration: Annotated[Path, typer.Option(help="folder of photographs to calibrate on")],
     tile: Annotated[int, typer.Option(help="side of a tile in pixels, a multiple of 8")] = 272,
     pictures: Annotated[int | None, typer.Option(min=1, help="calibration pictures")] = None,
+    train_minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="quantisation-aware training of every target, after calibration")
+    ] = None,
 ) -> None:
     """Quantise a student to int8 with NNCF, calibrated on trajectories."""
-    quantize_command(student, out, calibration, tile, pictures, console)
+    quantize_command(student, out, calibration, tile, pictures, train_minutes, console)
     console.print(f"quantised graphs: {out}")
 
 
@@ -165,21 +168,48 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 @app.command()
 def validate(
-    data: Annotated[Path, typer.Option(help="clean photographs, or pairs: DIR/degraded and DIR/clean")],
+    data: Annotated[Path, typer.Option(help="clean photographs, or pairs: DIR/degraded/NAME and DIR/clean/NAME")],
     bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
     report: Annotated[Path, typer.Option(help="folder for numerics.json and report.html")] = Path("reports"),
-    max_drop_db: Annotated[float, typer.Option(min=0, help="largest mean loss of a program against the student")] = 0.3,
     pictures: Annotated[int | None, typer.Option(min=1, help="only the first N pictures")] = None,
     condition: Annotated[list[str] | None, typer.Option(help="only these conditions of the protocol")] = None,
     program: Annotated[list[str] | None, typer.Option(help="only these programs")] = None,
     teacher: Annotated[Path | None, typer.Option(help="a teacher's weights, to show the whole chain")] = None,
     iterations: Annotated[int, typer.Option(min=1)] = 4,
+    max_drop_db: Annotated[float | None, typer.Option(min=0, help="mean PSNR lost to the student (0.15)")] = None,
+    max_worst_drop_db: Annotated[float | None, typer.Option(min=0, help="on the worst 5 % of pictures (0.5)")] = None,
+    max_ssim_drop: Annotated[float | None, typer.Option(min=0, help="mean SSIM lost (0.01)")] = None,
+    max_delta_e: Annotated[float | None, typer.Option(min=0, help="mean ΔE2000 to the student (0.5)")] = None,
+    max_bias: Annotated[float | None, typer.Option(min=0, help="brightness bias in 1/255 (0.3)")] = None,
+    min_same_stop: Annotated[float | None, typer.Option(min=0, max=1, help="share that stops alike (0.9)")] = None,
+    keep_slow: Annotated[bool, typer.Option(help="let int8 pass that was measured not to be faster")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="processes, of about 1 GB each")] = 1,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure every program against the full-precision student; exit status 1 when the gate fails."""
-    result, passed = validate_command(
-        data, bundle, report, max_drop_db, pictures, condition, program, teacher, iterations, console
+    from ..device_tests.gate import Gate
+    from ..device_tests.validate import Plan
+
+    given = {
+        "max_drop_db": max_drop_db,
+        "max_worst_drop_db": max_worst_drop_db,
+        "max_ssim_drop": max_ssim_drop,
+        "max_delta_e": max_delta_e,
+        "max_bias": max_bias,
+        "min_same_stop": min_same_stop,
+    }
+    plan = Plan(
+        data=data,
+        pictures=pictures,
+        conditions=tuple(condition or ()),
+        programs=tuple(program or ()),
+        iterations=iterations,
+        teacher=teacher,
+        gate=Gate.model_validate({name: limit for name, limit in given.items() if limit is not None}),
+        keep_slow=keep_slow,
+        jobs=jobs,
     )
+    result, passed = validate_command(bundle, plan, report, console)
     _print(result, as_json, result["summary"])
     if not passed:
         raise typer.Exit(1)

@@ -128,18 +128,19 @@ class _Run:
         verdict = folder / "numerics.json"
 
         def work() -> None:
-            result, _ = validate_command(
-                photos,
-                bundle,
-                folder,
-                section.max_drop_db,
-                section.pictures,
-                list(section.conditions),
-                list(section.programs),
-                weights_path(section.teacher, self.path),
-                section.iterations,
-                self.console,
+            from ..device_tests.validate import Plan
+
+            plan = Plan(
+                data=photos,
+                pictures=section.pictures,
+                conditions=section.conditions,
+                programs=section.programs,
+                iterations=section.iterations,
+                teacher=weights_path(section.teacher, self.path),
+                gate=section.gate,
+                keep_slow=section.keep_slow,
             )
+            result, _ = validate_command(bundle, plan, folder, self.console)
             self.console.print(result["summary"], highlight=False, soft_wrap=True)
 
         self._stage("validate", [_tree(bundle), _tree(photos), section.model_dump(mode="json")], verdict, work)

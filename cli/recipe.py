@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from ..device_tests.gate import Gate
 from ..distill.data import Mixture
 from ..distill.distillation import Weights
 from ..distill.recipe import Frozen, Schedule
@@ -65,7 +66,8 @@ class ValidateSection(Frozen):
     programs: tuple[str, ...] = ()
     teacher: str | None = Field(default=None, description="a teacher's weights, to show the whole chain")
     iterations: int = Field(default=4, gt=0)
-    max_drop_db: float = Field(default=0.3, ge=0)
+    gate: Gate = Gate()
+    keep_slow: bool = Field(default=False, description="let int8 pass that was measured not to be faster than float")
 
 
 class RestoreSection(Frozen):

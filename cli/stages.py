@@ -8,18 +8,27 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ..runtime.errors import InputError
+from .progress import counting
 
 if TYPE_CHECKING:
+    from ..device_tests.validate import Plan
     from ..quantize.config import QuantizeConfig
 
 
 def quantize_command(
-    student: Path, out: Path, calibration: Path, tile: int, pictures: int | None, console: Console
+    student: Path,
+    out: Path,
+    calibration: Path,
+    tile: int,
+    pictures: int | None,
+    train_minutes: float | None,
+    console: Console,
 ) -> None:
     """`burnish quantize`."""
     from ..quantize.config import QuantizeConfig
 
-    config = QuantizeConfig() if pictures is None else QuantizeConfig(pictures=pictures)
+    given = {"pictures": pictures, "training_minutes": train_minutes}
+    config = QuantizeConfig.model_validate({name: value for name, value in given.items() if value is not None})
     quantize_stage(student, calibration, tile, out, config, console)
 
 
@@ -76,43 +85,16 @@ def export_command(
         write_bundle(out, context, targets, command, lambda name: status.update(f"export: {name}"))
 
 
-def validate_command(
-    data: Path,
-    bundle: Path | None,
-    report: Path,
-    max_drop_db: float,
-    pictures: int | None,
-    conditions: list[str] | None,
-    programs: list[str] | None,
-    teacher: Path | None,
-    iterations: int,
-    console: Console,
-) -> tuple[dict[str, Any], bool]:
+def validate_command(bundle: Path | None, plan: Plan, report: Path, console: Console) -> tuple[dict[str, Any], bool]:
     """`burnish validate`: measure, write the reports, say whether the gate held."""
-    from rich.progress import Progress
-
     from ..device_tests.report import write_report
-    from ..device_tests.validate import Plan, measure
-    from ..distill.weights import load_teacher
+    from ..device_tests.table import table
+    from ..device_tests.validate import measure
     from ..runtime.bundle import EMBEDDED, Bundle
 
-    plan = Plan(
-        data=data,
-        pictures=pictures,
-        conditions=tuple(conditions or ()),
-        programs=tuple(programs or ()),
-        iterations=iterations,
-        max_drop_db=max_drop_db,
-    )
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("validate", total=None)
-
-        def show(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=f"validate: {what}")
-
-        numerics = measure(
-            Bundle.open(bundle or EMBEDDED), plan, None if teacher is None else load_teacher(teacher), show
-        )
-    write_report(numerics, report)
-    result = numerics.model_dump(mode="json") | {"summary": f"{numerics.table()}\nreport: {report / 'report.html'}"}
-    return result, numerics.passed
+    with counting("validate", console) as show:
+        validation = measure(Bundle.open(bundle or EMBEDDED), plan, report, show)
+    write_report(validation, report)
+    numerics = validation.numerics
+    summary = f"{table(numerics)}\nreport: {report / 'report.html'}"
+    return numerics.model_dump(mode="json") | {"summary": summary}, numerics.passed

@@ -1,105 +1,214 @@
-"""reports/numerics.json: what was measured, by picture set, condition, candidate and iteration."""
+"""reports/numerics.json: what was measured, and what the gate says of it. docs/validation.md explains every field."""
 
 from __future__ import annotations
+
+from functools import cached_property
 
 from pydantic import Field
 
 from ..distill.recipe import Frozen
+from ..runtime.controller import Stop
+from ..runtime.routing import Gates
+from .gate import Gate
+from .metrics import Comparison
 
-BASELINE = "student-fp32"
+FORMAT = 2
+# Candidates that are no programs.
+INPUT = "input"
 TEACHER = "teacher"
+BASELINE = "student-fp32"
+# The condition of what is pooled over conditions.
+ALL = "all"
+# Who was measured, and on which device (None: the machine that judged).
+Key = tuple[str, str | None]
 
 
-class Row(Frozen):
-    """Means over the pictures of a set; `worst` is the smallest difference from the baseline of any picture in dB."""
+class Outcome(Frozen):
+    """What the controller decides for one tile, fed with the recorded qualities."""
+
+    stop: int = Field(description="iterations run")
+    kept: int = Field(description="the iteration that is returned, 0 for the input")
+    reason: Stop
+
+
+class Run(Frozen):
+    """One candidate on one picture, over iterations."""
 
     condition: str
     group: str
+    picture: str
     candidate: str
-    iteration: int = Field(ge=0, description="0 is the input")
-    psnr: float
+    device: str | None = Field(default=None, description="null for the machine that judged")
+    truth: tuple[Comparison, ...] = Field(description="the input, then every iteration, against ground truth")
+    student: tuple[Comparison, ...] = Field(
+        default=(), description="of a program: every iteration against the student's"
+    )
+    gates: tuple[Gates, ...] = Field(default=(), description="of every iteration; means over tiles")
+    outcomes: tuple[Outcome, ...] = Field(default=(), description="of every tile, under the default policy")
+    returned_psnr: float = Field(default=0.0, description="of the picture those outcomes return, to the truth")
+
+    @property
+    def key(self) -> Key:
+        """Candidate and device."""
+        return self.candidate, self.device
+
+
+class Against(Frozen):
+    """A program against the full-precision student. `worst`: mean of the worst 5 % of pictures, at least one."""
+
+    drop_db: float = Field(description="PSNR to the truth that was lost; what is above 40 dB counts as 40")
+    worst_drop_db: float
+    ssim_drop: float
+    worst_ssim_drop: float
+    psnr: float = Field(description="to the student's picture, dB")
     ssim: float
-    worst_drop_db: float = Field(description="largest loss of a picture against the full-precision student, in dB")
+    delta_e: float = Field(description="to the student's picture")
+    worst_delta_e: float
+    bias: float = Field(description="mean luma less the student's, 1/255: negative is darker")
+    abs_bias: float = Field(description="the same, mean of the pictures' absolute values")
+    worst_abs_bias: float
+
+
+class Row(Frozen):
+    """Means over the pictures of a condition, of one candidate after one iteration."""
+
+    condition: str = Field(description="'all': every picture under every condition but clean")
+    group: str = Field(description="clean, single, double, triple, pairs or all")
+    candidate: str
+    device: str | None = None
+    iteration: int = Field(ge=0, description="0 is the input")
     pictures: int
+    truth: Comparison
+    student: Against | None = None
+
+    @property
+    def key(self) -> Key:
+        """Candidate and device."""
+        return self.candidate, self.device
 
 
-class Sample(Frozen):
-    """One picture to look at: JPEG data URIs of the degraded and the restored version."""
+class Decision(Frozen):
+    """Do a program's predictions lead where the student's lead? A picture of one tile is one tile."""
 
     condition: str
-    name: str
-    degraded: str
-    restored: str
-    psnr: tuple[float, float]
+    candidate: str
+    device: str | None = None
+    pictures: int
+    tiles: int
+    same_stop: float = Field(description="share of tiles that stop after the same iteration")
+    same_kept: float = Field(description="share of tiles that return the same iteration")
+    same_gates: tuple[float, ...] = Field(
+        description="by iteration: share of pictures that open the same experts (mean gate over tiles of at least 0.1)"
+    )
+    gate_difference: tuple[float, ...] = Field(description="by iteration: mean of a picture's largest difference")
+    mean_stop: tuple[float, float] = Field(description="mean iterations run: program, student")
+    returned_drop_db: float = Field(description="mean loss of the picture returned, each by its own decisions")
+
+
+class Drift(Frozen):
+    """The difference from the student over iterations, each on its own trajectory."""
+
+    condition: str
+    candidate: str
+    device: str | None = None
+    drop_db: tuple[float, ...] = Field(description="mean loss of PSNR by iteration")
+    rms: tuple[float, ...] = Field(description="mean root-mean-square difference by iteration, 1/255")
+    growth_db: float = Field(description="mean growth of the loss in one iteration")
+    alarm: bool = Field(description="the loss grows in every iteration, and by more than the gate's max_growth_db")
 
 
 class Failure(Frozen):
-    """A condition where a program lost more than allowed."""
+    """One limit that was passed."""
 
+    metric: str
     condition: str
     candidate: str
+    device: str | None = None
+    iteration: int | None = Field(default=None, description="null for what is judged over all iterations")
+    value: float
+    limit: float
+
+    def __str__(self) -> str:
+        where = f"{self.condition}, iteration {self.iteration}" if self.iteration else self.condition
+        device = f" on {self.device}" if self.device else ""
+        return f"{self.candidate}{device}: {self.metric} {self.value:.3f}, limit {self.limit:g} ({where})"
+
+
+class Worst(Frozen):
+    """A picture that lost much."""
+
+    condition: str
+    picture: str
+    candidate: str
+    device: str | None = None
     iteration: int
     drop_db: float
 
 
-class Numerics(Frozen):
-    """The whole measurement and its verdict."""
+class Measurement(Frozen):
+    """What was measured of some candidates, and the gate's verdict."""
 
-    format: int = 1
-    bundle: str
-    student: str
-    protocol_sha256: str
-    picture_set: str
-    candidates: tuple[str, ...]
+    gate: Gate
     iterations: int
-    max_drop_db: float
     rows: tuple[Row, ...]
-    samples: tuple[Sample, ...]
+    decisions: tuple[Decision, ...]
+    drifts: tuple[Drift, ...]
     failures: tuple[Failure, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether no program lost more than allowed under any condition."""
+        """Whether no limit was passed."""
         return not self.failures
-
-    def mean(self, candidate: str, iteration: int, group: str | None = None) -> float | None:
-        """Mean PSNR over degraded conditions (of one group), None where nothing was measured."""
-        values = [
-            row.psnr
-            for row in self.rows
-            if row.candidate == candidate
-            and row.iteration == iteration
-            and (row.group == group if group else row.group != "clean")
-        ]
-        return sum(values) / len(values) if values else None
-
-    def row(self, condition: str, candidate: str, iteration: int) -> Row | None:
-        """The row of a condition, candidate and iteration."""
-        for row in self.rows:
-            if (row.condition, row.candidate, row.iteration) == (condition, candidate, iteration):
-                return row
-        return None
 
     @property
     def conditions(self) -> list[str]:
-        """Conditions in the order measured."""
-        return list(dict.fromkeys(row.condition for row in self.rows))
+        """Conditions in the order measured, without what pools them."""
+        return list(dict.fromkeys(row.condition for row in self.rows if row.condition != ALL))
 
-    def table(self) -> str:
-        """A plain-text table: input, every iteration of the baseline, the last of every other candidate."""
-        others = [c for c in self.candidates if c != BASELINE]
-        steps = range(1, self.iterations + 1)
-        head = f"{'PSNR in dB':<38}{'input':>8}" + "".join(f"{f'it. {i}':>8}" for i in steps)
-        lines = [head + "".join(f"{c[-22:]:>24}" for c in others)]
-        for condition in self.conditions:
-            cells = [self.row(condition, BASELINE, i) for i in range(self.iterations + 1)]
-            line = f"{condition:<38}" + "".join(f"{c.psnr if c else float('nan'):>8.2f}" for c in cells)
-            for other in others:
-                last = self.row(condition, other, self.iterations)
-                line += f"{last.psnr if last else float('nan'):>24.2f}"
-            lines.append(line)
-        verdict = "passed" if self.passed else f"FAILED under {len({f.condition for f in self.failures})} conditions"
-        lines.append(
-            f"gate (at most {self.max_drop_db} dB lost on the mean of each condition and iteration): {verdict}"
-        )
-        return "\n".join(lines)
+    @property
+    def candidates(self) -> list[Key]:
+        """Who was measured, and on which device: input, teacher, student, then programs."""
+        return list(dict.fromkeys(row.key for row in self.rows))
+
+    @property
+    def programs(self) -> list[Key]:
+        """The candidates that are programs."""
+        return [key for key in self.candidates if key[0] not in (INPUT, TEACHER, BASELINE)]
+
+    def row(self, condition: str, key: Key, iteration: int) -> Row | None:
+        """The row of a condition, candidate and iteration; of the input, whatever the iteration."""
+        return self._index.get((condition, key, 0 if key[0] == INPUT else iteration))
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, Key, int], Row]:
+        return {(row.condition, row.key, row.iteration): row for row in self.rows}
+
+    def drops(self, program: str, device: str | None = None) -> dict[tuple[str, int], float]:
+        """Mean loss of PSNR against the student in dB, by condition and iteration."""
+        return {
+            (row.condition, row.iteration): row.student.drop_db
+            for row in self.rows
+            if row.key == (program, device) and row.student is not None and row.condition != ALL
+        }
+
+    def mean(self, key: Key, iteration: int, group: str | None = None) -> float | None:
+        """Mean PSNR over the conditions of a group (of all that degrade), None where nothing was measured."""
+        rows = [self.row(condition, key, iteration) for condition in self.conditions]
+        values = [
+            row.truth.psnr
+            for row in rows
+            if row is not None and (row.group == group if group else row.group != "clean")
+        ]
+        return sum(values) / len(values) if values else None
+
+
+class Numerics(Measurement):
+    """The whole validation of a bundle."""
+
+    format: int = FORMAT
+    bundle: str
+    student: str
+    protocol_sha256: str
+    picture_set: str
+    speed: dict[str, str] = Field(description="program → its speed against float, or 'unmeasured'")
+    worst: tuple[Worst, ...]

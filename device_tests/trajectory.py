@@ -1,0 +1,72 @@
+"""What a candidate makes of a picture, iteration by iteration, without early stop, so that all are compared on equal steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..distill.teachers.protocol import Teacher
+from ..runtime.backends import Encoded, Session
+from ..runtime.errors import BackendError
+from ..runtime.restorer import Restorer
+from ..runtime.routing import Gates, Routing, gate_tensor, route
+from ..runtime.tiles import TilePlan, from_program, plan_tiles, to_program
+from .metrics import to_pixels
+from .protocol import Array
+
+
+class Trajectory(NamedTuple):
+    """Iterations 1 to n. A teacher has pictures alone."""
+
+    pictures: tuple[Array, ...]  # float32 H×W×3, of every iteration
+    plan: TilePlan | None = None
+    qualities: tuple[tuple[float, ...], ...] = ()  # of every tile: predicted, of the input and of every iteration
+    gates: tuple[Gates, ...] = ()  # of every iteration, every expert's; means over tiles
+
+
+def run_restorer(restorer: Restorer, picture: Array, iterations: int) -> Trajectory:
+    """A loaded program as a caller of the runtime gets it: 8 bits, tiles, calibrated qualities. Raises BackendError."""
+    result = restorer.restore(
+        to_pixels(picture), max_iterations=iterations, min_iterations=iterations, rollback=False, keep_steps=True
+    )
+    if result.notes or len(result.steps) != iterations + 1:
+        raise BackendError(" ".join(result.notes) or f"{restorer.program.name} stopped early: {result.reason.value}")
+    plan = plan_tiles(*picture.shape[:2], restorer.bundle.manifest.tile)
+    qualities = [[0.0] * (iterations + 1) for _ in range(len(plan))]
+    for event in result.trace:
+        if event.quality is not None and (event.ran == "refine" or event.iteration == 0):
+            qualities[event.tile][event.iteration] = event.quality
+    return Trajectory(
+        result.steps_rgb[1:], plan, tuple(tuple(tile) for tile in qualities), tuple(s.gates for s in result.steps[1:])
+    )
+
+
+def run_session(session: Session, routing: Routing, rank: int, picture: Array, iterations: int) -> Trajectory:
+    """A program that is in no bundle yet, on a picture of exactly one tile; the runtime's loop without its controller."""
+    plan = plan_tiles(*picture.shape[:2], picture.shape[0])
+    pixels = to_pixels(picture)
+    pictures: list[Array] = []
+    qualities: list[float] = []
+    gates: list[Gates] = []
+    original: Encoded | None = None
+    for _ in range(iterations):
+        current = to_program(pixels, plan.tile)
+        estimate = session.encode(current)
+        original = original or estimate
+        qualities = qualities or [estimate.quality]
+        gates.append(route(routing, estimate.granularity, estimate.logits))
+        restored, quality = session.refine(current, original, estimate, gate_tensor(routing, gates[-1], rank))
+        pixels = from_program(restored, pixels)
+        pictures.append(pixels.astype(np.float32) / 255)
+        qualities.append(quality)
+    return Trajectory(tuple(pictures), plan, (tuple(qualities),), tuple(gates))
+
+
+@torch.no_grad()
+def run_teacher(teacher: Teacher, picture: Array, iterations: int) -> Trajectory:
+    """A teacher's rounds."""
+    degraded = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)[None]))
+    rounds = teacher.restore(degraded, iterations)
+    return Trajectory(tuple(step.picture[0].permute(1, 2, 0).numpy() for step in rounds))

@@ -10,12 +10,13 @@ from ..runtime.files import replace_folder
 from . import core, qat
 from .calibration import draw_samples
 from .config import QuantizeConfig
+from .coreml import COREML
 from .equalise import equalise
 from .tensorrt import TENSORRT
 from .xnnpack import XNNPACK
 
 MARKER = "quantize.json"
-TARGETS = {"xnnpack": XNNPACK, "tensorrt": TENSORRT}
+TARGETS = {"xnnpack": XNNPACK, "coreml": COREML, "tensorrt": TENSORRT}
 
 
 def quantize_student(

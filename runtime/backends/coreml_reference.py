@@ -1,0 +1,88 @@
+"""Core ML's programs evaluated on any machine with torch: the very bytes that ship, slowly. Needs `burnish[export]`.
+
+Chosen only by name. torch does the arithmetic: whoever writes a package has it, and its convolutions are what makes
+validating a folder of photographs a matter of minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BackendError, BundleError
+from .base import ENCODE_INPUTS, ENCODE_OUTPUTS, REFINE_INPUTS, REFINE_OUTPUTS, Array, Encoded
+
+CONTRACT = {"encode": (ENCODE_INPUTS, ENCODE_OUTPUTS), "refine": (REFINE_INPUTS, REFINE_OUTPUTS)}
+MULTIFUNCTION = "student.mlpackage"
+
+
+class _Method:
+    """A function of a package by its contract's names; pictures of image type are 8-bit RGB."""
+
+    def __init__(self, package: Any, function: str, name: str) -> None:
+        from ..mlprogram.program import Function
+
+        self.function = Function(package, function)
+        inputs, outputs = CONTRACT[name]
+        if tuple(self.function.inputs) != inputs or self.function.outputs != outputs:
+            given = tuple(self.function.inputs), self.function.outputs
+            raise BundleError(f"{package.path}: {name} has inputs and outputs {given}; expected {(inputs, outputs)}")
+        description = package.spec.description
+        described = next((f for f in description.functions if f.name == function), description)
+        features = (*described.input, *described.output)
+        self._images = {f.name for f in features if f.type.WhichOneof("Type") == "imageType"}
+
+    def run(self, values: tuple[Any, ...], watch: Callable[[str, str, Any], None] | None = None) -> tuple[Any, ...]:
+        inputs = dict(zip(self.function.inputs, values, strict=True))
+        for name in self._images & inputs.keys():
+            inputs[name] = (inputs[name] * 255).round().clamp(0, 255)
+        results = self.function.run(inputs, watch)
+        for name in self._images & results.keys():
+            results[name] = results[name].float().round().clamp(0, 255) / 255
+        return tuple(results.values())
+
+
+class CoreMLReferenceSession:
+    """student.mlpackage (iOS 18), or encode.mlpackage and refine.mlpackage (iOS 17), of a program's folder.
+
+    `watch` sees every computed value of both methods: its name, its operation, and the value in its declared type.
+    """
+
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        try:
+            import torch
+
+            from ..mlprogram.package import Package
+        except ImportError as error:
+            raise BackendError(f"torch is not installed ({error}); pip install 'burnish[export]'") from None
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._tensor: Any = torch.from_numpy
+        self.watch: Callable[[str, str, Any], None] | None = None
+        if (folder / MULTIFUNCTION).is_dir():
+            package = Package.open(folder / MULTIFUNCTION)
+            self._encode, self._refine = _Method(package, "encode", "encode"), _Method(package, "refine", "refine")
+        else:
+            self._encode, self._refine = (
+                _Method(Package.open(folder / f"{name}.mlpackage"), "main", name) for name in CONTRACT
+            )
+
+    def _own(self, array: Array) -> Any:
+        return self._tensor(np.ascontiguousarray(array))
+
+    def encode(self, image: Array) -> Encoded:
+        *features, tokens, assessment = self._encode.run((self._own(image),), self.watch)
+        return Encoded.of(features, tokens, assessment.float().numpy())
+
+    def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
+        values = (self._own(current), *original.features, *estimate.features[1:], estimate.tokens, self._own(gates))
+        restored, quality = self._refine.run(values, self.watch)
+        return restored.float().numpy(), float(quality)
+
+
+def load(folder: Path, threads: int | None = None) -> CoreMLReferenceSession:
+    """Load a program. Raises BundleError where its files are damaged, BackendError where torch is missing."""
+    return CoreMLReferenceSession(folder, threads)

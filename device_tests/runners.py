@@ -1,0 +1,110 @@
+"""Which runner does a program's jobs on a device: ours in C++, ours in Python, or the demo app of an iPhone."""
+
+from __future__ import annotations
+
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from ..runtime.bundle import Program
+from ..runtime.errors import DeviceError
+from .devices import Device, Identity
+from .devices.workspace import Workspace
+from .toolchain import BINARY, runner_files
+
+# Programs that the Python runner does: target → backend there.
+PYTHON_TARGETS = {"onnx": "onnxruntime", "tensorrt": "tensorrt"}
+NATIVE_TARGETS = ("executorch-xnnpack",)
+APP_TARGETS = ("coreml",)
+# What the Python runner is made of, besides burnish.runtime.
+_MODULES = ("__init__.py", "job.py", "python_runner.py", "rails.py", "records.py")
+
+
+class Runner(ABC):
+    """Does jobs with the programs of some targets. `name`: its folder in a workspace."""
+
+    name: str
+    backend: str = ""
+    file: str = ""
+    """The one file of a program that it loads; none where it takes the folder."""
+
+    @abstractmethod
+    def files(self) -> AbstractContextManager[list[Path]]:
+        """The files to push. Raises BackendError where they cannot be built."""
+
+    @abstractmethod
+    def command(self, space: Workspace) -> list[str]:
+        """What to run; the folders of a job and of its results are added."""
+
+
+@dataclass(frozen=True)
+class NativeRunner(Runner):
+    """`device_tests/runner`, with ExecuTorch's libraries beside it."""
+
+    platform: str
+    name = "native"
+    file = "student.pte"
+
+    @contextmanager
+    def files(self) -> Iterator[list[Path]]:
+        yield runner_files(self.platform)
+
+    def command(self, space: Workspace) -> list[str]:
+        return [*space.device.launcher, space.path(self.name, BINARY)]
+
+
+@dataclass(frozen=True)
+class PythonRunner(Runner):
+    """`python_runner.py` and the runtime in one archive, which Python imports as it is."""
+
+    backend: str  # pyright: ignore[reportIncompatibleVariableOverride]
+    name = "python"
+    archive = "burnish.zip"
+
+    @contextmanager
+    def files(self) -> Iterator[list[Path]]:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / self.archive
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                for package, names in (("runtime", None), ("device_tests", _MODULES)):
+                    with as_file(files(f"burnish.{package}")) as root:
+                        for source in sorted(Path(root).rglob("*.py")):
+                            inside = source.relative_to(root).as_posix()
+                            if names is None or inside in names:
+                                archive.write(source, f"burnish/{package}/{inside}")
+            yield [path]
+
+    def command(self, space: Workspace) -> list[str]:
+        archive = f"PYTHONPATH={space.path(self.name, self.archive)}"
+        return ["env", archive, *space.device.launcher, space.device.python, "-m", "burnish.device_tests.python_runner"]
+
+
+@dataclass(frozen=True)
+class AppRunner(Runner):
+    """The demo app of an iPhone, which is installed already and takes the same jobs."""
+
+    name = "app"
+
+    @contextmanager
+    def files(self) -> Iterator[list[Path]]:
+        yield []
+
+    def command(self, space: Workspace) -> list[str]:
+        return []
+
+
+def runner_for(device: Device, identity: Identity, program: Program) -> Runner:
+    """The runner that can do jobs with a program on a device. Raises DeviceError when there is none."""
+    os = identity.platform.partition("-")[0]
+    if program.target in NATIVE_TARGETS and os in ("linux", "android"):
+        return NativeRunner(identity.platform)
+    if program.target in PYTHON_TARGETS and os == "linux" and device.has_python:
+        return PythonRunner(PYTHON_TARGETS[program.target])
+    if program.target in APP_TARGETS and os == "ios":
+        return AppRunner()
+    raise DeviceError(f"{device.spec}: nothing there runs {program.name}; choose others with --program")

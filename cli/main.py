@@ -215,6 +215,51 @@ def validate(
         raise typer.Exit(1)
 
 
+@app.command()
+def profile(
+    bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
+    device: Annotated[
+        list[str] | None, typer.Option(help="host, arm:CORE, adb:SERIAL, ssh:USER@HOST or ios:UDID; several at once")
+    ] = None,
+    report: Annotated[Path, typer.Option(help="folder for perf.json")] = Path("reports"),
+    program: Annotated[list[str] | None, typer.Option(help="only these programs")] = None,
+    threads: Annotated[str, typer.Option(help="numbers of threads, such as 1,2,4; 0: the library's choice")] = "0",
+    runs: Annotated[int, typer.Option(min=1, help="timed runs of each program")] = 50,
+    warm_up: Annotated[int, typer.Option(min=0, help="runs before each block of timed ones")] = 3,
+    blocks: Annotated[int, typer.Option(min=1, help="processes that the runs are spread over")] = 5,
+    max_temperature: Annotated[float | None, typer.Option(help="wait until the device is below, in °C")] = None,
+    limit_s: Annotated[int, typer.Option(min=1, help="seconds at most for one block")] = 300,
+    seed: Annotated[bool, typer.Option(help="put the measured times into the bundle, for its cost model")] = True,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Measure a bundle's programs on devices: latency, load time, memory, heat, kernels, determinism, numerics."""
+    from ..device_tests.profile import Plan
+    from .profile import parse_threads, profile_command
+
+    plan = Plan(
+        programs=tuple(program or ()),
+        threads=parse_threads(threads),
+        runs=runs,
+        warm_up=warm_up,
+        blocks=min(blocks, runs),
+        max_temperature_c=max_temperature,
+        limit_s=limit_s,
+    )
+    result, complete = profile_command(bundle, device or ["host"], plan, report, seed, console)
+    _print(result, as_json, result["summary"])
+    if not complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def devices(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """List what programs can be measured on."""
+    from .devices import list_devices
+
+    result = list_devices()
+    _print(result, as_json, result["summary"])
+
+
 @app.command(name="run")
 def run_recipe(
     recipe: Annotated[Path, typer.Argument(help="a recipe, such as recipes/demo.yaml")],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..distill.weights import Trained
+from ..distill.weights import Trained, save_student
 from ..runtime.files import replace_folder
 from . import core, qat
 from .calibration import draw_samples
@@ -16,13 +16,15 @@ from .tensorrt import TENSORRT
 from .xnnpack import XNNPACK
 
 MARKER = "quantize.json"
+# The full-precision student that was quantised: equal outputs, other channel scales.
+EQUALISED = "student.safetensors"
 TARGETS = {"xnnpack": XNNPACK, "coreml": COREML, "tensorrt": TENSORRT}
 
 
 def quantize_student(
     trained: Trained, photos: Path, tile: int, out: Path, config: QuantizeConfig, progress: Callable[[str], None]
 ) -> Path:
-    """Write `out/TARGET/{encode,refine}.pt2` for every target, and `out/quantize.json`.
+    """Write `out/TARGET/{encode,refine}.pt2` for every target, the equalised student, and `out/quantize.json`.
 
     Calibrated on trajectories over `photos`. The folder appears when it is complete. Raises InputError.
     """
@@ -46,6 +48,7 @@ def quantize_student(
                 run = out.with_name(f"{out.name}-training") / name
                 qat.fine_tune(graphs, student, trained.routing, photos, schedule, run, training_line(name))
             core.write(graphs, student, tile, folder / name)
+        save_student(Trained(student, trained.routing, trained.provenance), folder / EQUALISED)
         (folder / MARKER).write_text(config.model_dump_json(indent=1) + "\n")
 
     replace_folder(out, MARKER, save)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -82,17 +81,21 @@ class Restorer:
         threads: int | None = None,
         warm_up: bool = True,
         feature_memory_mb: float = FEATURE_MEMORY_MB,
+        experts: str | None = None,
     ) -> Restorer:
         """Load a bundle (None: the embedded one) and a program of it that this machine runs.
 
         `backend` "auto" takes the one that was measured to be fastest here (`reason` says how it was chosen). `warm_up` runs
         both methods a few times so that the first budget is kept from a measured cost. `feature_memory_mb` bounds the features
-        of large pictures' tiles; what is beyond it is encoded again. Raises BundleError for a damaged bundle, BackendError
-        when nothing here can run it.
+        of large pictures' tiles; what is beyond it is encoded again. `experts` names a pack of the bundle to use instead of
+        the program's own. Raises BundleError for a damaged bundle, BackendError when nothing here can run it.
         """
         opened = Bundle.open(EMBEDDED if bundle is None else Path(bundle))
+        if experts is not None and program is None:
+            program = next(iter(opened.expert_pack(experts).programs), None)
         name, chosen = backends.choose(opened, backend, program)
-        restorer = cls(opened, chosen, name, backends.load(opened, name, chosen, threads), feature_memory_mb)
+        session = backends.load(opened, name, chosen, threads, experts)
+        restorer = cls(opened, chosen, name, session, feature_memory_mb)
         if warm_up:
             restorer.warm_up()
         return restorer
@@ -150,6 +153,8 @@ class Restorer:
 
     async def restore_async(self, image: Image, **options: Unpack[Options]) -> Restoration:
         """`restore` in another thread; cancelling the task ends it after the step that is running."""
+        import asyncio
+
         cancel = options.get("cancel") or threading.Event()
         options["cancel"] = cancel
         try:

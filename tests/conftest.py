@@ -11,11 +11,12 @@ from burnish.distill.distillation import route_batch
 from burnish.distill.student import SIZES, Student
 from burnish.distill.weights import Trained
 from burnish.export.context import Context
-from burnish.export.targets import select
+from burnish.export.targets import TARGETS, select
 from burnish.export.writer import write_bundle
 from burnish.quantize.calibration import Samples, draw_samples
 from burnish.quantize.config import QuantizeConfig
 from burnish.quantize.stage import quantize_student
+from burnish.runtime import Restorer
 from burnish.runtime.pictures import read
 from burnish.runtime.routing import Routing
 from numpy.typing import NDArray
@@ -86,4 +87,24 @@ def bundle_path(student: Student, quantized: Path, samples: Samples, tmp_path_fa
     """A bundle with all programs of the untrained student."""
     out = tmp_path_factory.mktemp("bundle") / "nano.bundle"
     context = Context(Trained(student), TILE, quantized, samples)
-    return write_bundle(out, context, select(None), "a test", lambda _: None)
+    return write_bundle(out, context, list(TARGETS.values()), "a test", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def onnx_bundle(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A light bundle for the runtime's own tests: ONNX alone, which takes seconds to make."""
+    out = tmp_path_factory.mktemp("bundle") / "light.bundle"
+    few = draw_samples(student, Routing(), PHOTOS / "dev", TILE, QuantizeConfig(pictures=2, iterations=1))
+    context = Context(Trained(student), TILE, None, few)
+    return write_bundle(out, context, select(["onnx-fp32"]), "a test", lambda _: None)
+
+
+@pytest.fixture
+def restorer(onnx_bundle: Path) -> Restorer:
+    return Restorer.load(onnx_bundle, backend="onnxruntime", threads=1)
+
+
+@pytest.fixture
+def pixels(photo: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """150 × 130 pixels of a photograph: several tiles."""
+    return np.round(photo[100:250, 200:330] * 255).astype(np.uint8)

@@ -35,6 +35,9 @@ def restore(
     degradation: Annotated[str | None, typer.Option(help="experts by hand: rain=0.7,noise=0.3")] = None,
     backend: Annotated[str, typer.Option(help="auto, onnxruntime or executorch")] = "auto",
     program: Annotated[str | None, typer.Option(help="a program of the bundle, such as onnx-fp32")] = None,
+    experts: Annotated[
+        str | None, typer.Option(help="a pack of the bundle's experts, instead of the program's own")
+    ] = None,
     trace: Annotated[Path | None, typer.Option(help="folder for one PNG a step and trace.json")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
@@ -49,6 +52,7 @@ def restore(
         degradation=degradation,
         backend=backend,
         program=program,
+        experts=experts,
         trace=trace,
     )
     _print(result, as_json, result["summary"])
@@ -114,6 +118,9 @@ def export(
     quantized: Annotated[Path | None, typer.Option(help="folder `burnish quantize` wrote, for int8 programs")] = None,
     program: Annotated[list[str] | None, typer.Option(help="a program to write; all that can be without")] = None,
     tile: Annotated[int, typer.Option(help="side of a tile in pixels, a multiple of 8")] = 272,
+    experts: Annotated[
+        list[str] | None, typer.Option(help="NAME=STUDENT.safetensors: its experts as a pack, exchanged at run time")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="only say what each target would make of the model")] = False,
     target: Annotated[list[str] | None, typer.Option(help="with --check: only these targets")] = None,
     max_partitions: Annotated[int, typer.Option(min=1, help="with --check: partitions a method may have")] = 1,
@@ -134,7 +141,8 @@ def export(
     if out is None or calibration is None:
         raise InputError("nothing to write to; give the bundle's folder and --calibration PHOTOS, or --check")
     path = Path(student)
-    export_command(path, out, calibration, quantized, program, tile, f"burnish export {path.name}", console)
+    command = f"burnish export {path.name}"
+    export_command(path, out, calibration, quantized, program, tile, experts or [], command, console)
     console.print(f"bundle: {out}")
 
 
@@ -274,13 +282,16 @@ def run_recipe(
 @app.command()
 def inspect(
     bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
+    run: Annotated[bool, typer.Option("--run", help="also run its programs here on the bundle's own test")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Show what is in a bundle, its files checked."""
+    """Show what is in a bundle, its files checked; exit status 1 when --run finds a program that answers otherwise."""
     from .inspect import describe, inspection
 
-    result = inspection(bundle)
+    result = inspection(bundle, run)
     _print(result, as_json, describe(result))
+    if not result["passed"]:
+        raise typer.Exit(1)
 
 
 def _print(result: dict[str, Any], as_json: bool, text: str) -> None:

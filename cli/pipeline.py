@@ -114,6 +114,7 @@ class _Run:
                 quantized,
                 list(section.programs) or None,
                 section.tile,
+                [],
                 f"burnish run {self.path.name}",
                 self.console,
             ),

@@ -42,6 +42,7 @@ def restore_file(
     degradation: str | None,
     backend: str,
     program: str | None,
+    experts: str | None = None,
     trace: Path | None,
 ) -> dict[str, Any]:
     """Restore `source` to `out`; returns the result as JSON-ready data with a `summary` line."""
@@ -49,7 +50,7 @@ def restore_file(
     picture = read(source)
     if not out.parent.is_dir():
         raise InputError(f"{out.parent} is not a folder; expected an existing folder to write {out.name} into")
-    restorer = Restorer.load(bundle, backend=backend, program=program, warm_up=budget_ms is not None)
+    restorer = Restorer.load(bundle, backend=backend, program=program, experts=experts, warm_up=budget_ms is not None)
     result = restorer.restore(
         picture,
         budget_ms=budget_ms,

@@ -58,6 +58,7 @@ def export_command(
     quantized: Path | None,
     programs: list[str] | None,
     tile: int,
+    experts: list[str],
     command: str,
     console: Console,
 ) -> None:
@@ -67,12 +68,14 @@ def export_command(
     check_tile(tile)
     trained = read_student(student)
     from ..export.context import Context
+    from ..export.experts import read_packs
     from ..export.targets import select
     from ..export.writer import write_bundle
     from ..quantize.calibration import draw_samples
     from ..quantize.config import QuantizeConfig
 
     targets = select(programs)
+    packs = read_packs(trained.student, experts)
     if quantized is None:
         if programs and any(t.quantized for t in targets):
             raise InputError("an int8 program was asked for without --quantized; run `burnish quantize` first")
@@ -81,7 +84,7 @@ def export_command(
     comparison = QuantizeConfig(pictures=8, iterations=2, seed=1)
     samples = draw_samples(trained.student, trained.routing, calibration, tile, comparison)
     with console.status("export") as status:
-        context = Context(trained, tile, quantized, samples)
+        context = Context(trained, tile, quantized, samples, packs=packs)
         write_bundle(out, context, targets, command, lambda name: status.update(f"export: {name}"))
 
 

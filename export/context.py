@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
-from ..distill.recipe import Frozen
 from ..distill.student import Student
 from ..distill.weights import Trained
 from ..quantize.calibration import Samples
@@ -15,23 +14,16 @@ from ..quantize.calibration import Samples
 WEIGHTS_LICENCE = "CC BY-SA 4.0"
 
 
-class CoreMLOptions(Frozen):
-    """How Core ML programs are packed: for which iOS, and whether pictures go in and out as images or as tensors."""
-
-    ios: Literal[17, 18] = 18
-    images: bool = False
-
-
 @dataclass(frozen=True)
 class Context:
-    """The full-precision student and its tile, the folder of its quantised graphs (None: float programs only), and
-    samples of real trajectories that written programs are compared on."""
+    """The full-precision student and its tile, the folder of its quantised graphs (None: float programs only), samples of
+    real trajectories that written programs are compared on, and students whose experts are exchanged for its own, by name."""
 
     trained: Trained
     tile: int
     quantized: Path | None
     samples: Samples
-    coreml: CoreMLOptions = CoreMLOptions()
+    packs: Mapping[str, Student] = field(default_factory=dict)
 
     @property
     def student(self) -> Student:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..distill.methods import methods
+from ..distill.student import Student
 from ..runtime.backends import Session, load_session
 from ..runtime.backends.base import Encoded
 from ..runtime.errors import BackendError, InputError
@@ -20,13 +21,18 @@ from .context import Context, versions
 
 @dataclass(frozen=True)
 class Target:
-    """One program. `module` and `writer` name the function that writes it, imported when used."""
+    """One program. `module` and `writer` name the function that writes it, imported when used.
+
+    `backend` executes it here. `feature_bytes`: of a number in features and tokens. `asked`: only written when asked for.
+    """
 
     name: str
     module: str
     writer: str
     backend: str | None
     least_psnr: float
+    feature_bytes: int = 4
+    asked: bool = False
 
     @property
     def kind(self) -> str:
@@ -49,17 +55,34 @@ class Target:
         write: Callable[[Context, Path], None] = getattr(self._module(), self.writer)
         write(context, folder)
 
+    def write_pack(self, context: Context, pack: Student, folder: Path, path: Path) -> bool:
+        """Write a pack of experts for the program in `folder`, if this target can exchange them; whether it can."""
+        function = self.writer.replace("write_", "write_pack_")
+        write: Callable[[Context, Student, Path, Path], None] | None = getattr(self._module(), function, None)
+        if write is not None:
+            write(context, pack, folder, path)
+        return write is not None
+
     def made_with(self) -> dict[str, str]:
         """Versions of the libraries that make it."""
         return versions(*self._module().MADE_WITH)
 
-    def verify(self, context: Context, folder: Path) -> str:
-        """Load what was written, run it on real trajectories, compare; how it was verified. Raises BackendError."""
-        check: Callable[[Path], str] | None = getattr(self._module(), "check", None)
-        said = check(folder) if check else ""
-        if self.backend is None:
+    def delegates(self, folder: Path) -> dict[str, dict[str, int]]:
+        """Partitions of the written program, by method and delegate; empty where the target has no delegates."""
+        count: Callable[[Path], dict[str, dict[str, int]]] | None = getattr(self._module(), "delegates", None)
+        return count(folder) if count else {}
+
+    def load(self, folder: Path, experts: Path | None = None) -> Session | None:
+        """What was written, loaded by the backend that executes it here; None without one. `experts`: another pack."""
+        return None if self.backend is None else load_session(self.backend, folder, experts=experts)
+
+    def verify(self, context: Context, folder: Path, session: Session | None) -> str:
+        """Run what was written on real trajectories and compare; how it was verified. Raises BackendError."""
+        check: Callable[[Context, Path], str] | None = getattr(self._module(), "check", None)
+        said = check(context, folder) if check else ""
+        if session is None:
             return said
-        agreement = _agreement(context, load_session(self.backend, folder))
+        agreement = _agreement(context, session)
         # A wrong program is wrong on most pictures; what int8 costs single ones is the quality gate's to judge.
         median, worst = float(np.median(agreement)), min(agreement)
         if median < self.least_psnr:
@@ -77,34 +100,37 @@ TARGETS: dict[str, Target] = {
     t.name: t
     for t in (
         Target("onnx-fp32", "onnx", "write_fp32", "onnxruntime", 80.0),
+        # Faster than fp32 with OpenVINO alone, so not part of every bundle.
+        Target("onnx-int8", "onnx", "write_int8", "onnxruntime", 30.0, asked=True),
         Target("executorch-xnnpack-fp32", "executorch", "write_fp32", "executorch", 80.0),
         Target("executorch-xnnpack-int8", "executorch", "write_int8", "executorch", 30.0),
         Target("coreml-fp16", "coreml", "write_fp16", None, 0.0),
-        Target("tensorrt-fp16", "tensorrt", "write_fp16", "onnxruntime", 60.0),
+        Target("tensorrt-fp16", "tensorrt", "write_fp16", "onnxruntime", 60.0, feature_bytes=2),
         Target("tensorrt-int8", "tensorrt", "write_int8", "onnxruntime", 25.0),
     )
 }
 
 
 def select(names: list[str] | None) -> list[Target]:
-    """The targets of the given names, all without any. Raises InputError."""
+    """The targets of the given names; without any, all that need not be asked for. Raises InputError."""
     unknown = [name for name in names or () if name not in TARGETS]
     if unknown:
         raise InputError(f"unknown program {unknown[0]!r}; expected some of {', '.join(TARGETS)}")
-    return [TARGETS[name] for name in names or TARGETS]
+    return [TARGETS[name] for name in names] if names else [t for t in TARGETS.values() if not t.asked]
 
 
-def _agreement(context: Context, session: Session, count: int = 8) -> list[float]:
+def _agreement(context: Context, session: Session) -> list[float]:
     """PSNR between the session's and the student's restored pictures, both methods run by the session."""
     refine = methods(context.student)["refine"]
     agreement: list[float] = []
-    rows = context.samples["refine"]
-    for (image,), row in list(zip(context.samples["encode"], rows, strict=True))[:: max(1, len(rows) // count)]:
+    original: Encoded | None = None
+    for (image,), row in zip(context.samples["encode"], context.samples["refine"], strict=True):
         with torch.no_grad():
             expected = refine(*row)[0].numpy()
-        # The estimate is encoded by the session itself, so that both methods and the boundary are tried.
+        # The session encodes for itself: both methods are tried, and equalised programs have features of other scales.
         estimate = session.encode(image.numpy())
-        original = Encoded(tuple(session.own(t.numpy()) for t in row[1:4]), estimate.tokens, 0.0, 0.0, ())
+        if original is None or torch.equal(row[2], row[4]):  # a trajectory begins where both roles are one picture
+            original = estimate
         restored, _ = session.refine(row[0].numpy(), original, estimate, row[7].numpy())
         error = float(np.mean((restored - expected) ** 2))
         agreement.append(100.0 if error < 1e-10 else float(-10 * np.log10(error)))

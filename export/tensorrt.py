@@ -50,7 +50,7 @@ def assert_signed(model: onnx.ModelProto) -> None:
                 raise BackendError(f"{node.name} has zero-point {found}; expected int8 0")
 
 
-def check(folder: Path) -> str:
+def check(_: Context, folder: Path) -> str:
     """Have TensorRT-RTX parse and build both methods ahead of time, where it is installed. Raises BackendError.
 
     A warning about precision or zero-points counts as a failure: the engine would not compute what was checked.

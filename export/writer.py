@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ..distill.methods import example_inputs, multiply_adds
 from ..distill.weights import Trained, save_student
-from ..runtime.bundle import FORMAT, MANIFEST, File, Manifest, Program, StudentInfo, sha256
+from ..runtime.backends import Session
+from ..runtime.bundle import (
+    FORMAT,
+    MANIFEST,
+    Expectation,
+    ExpertPack,
+    File,
+    Manifest,
+    Program,
+    SelfTest,
+    StudentInfo,
+    sha256,
+)
 from ..runtime.files import replace_folder
+from ..runtime.selftest import INPUTS
+from . import selftest
 from .context import WEIGHTS_LICENCE, Context
+from .experts import write_pack
 from .targets import Target
 
 
@@ -27,22 +44,29 @@ def write_bundle(
     def save(folder: Path) -> None:
         weights = folder / "student.safetensors"
         save_student(Trained(student, routing, provenance), weights)
+        (folder / "tests").mkdir()
+        selftest.write_inputs(selftest.inputs(context), folder / INPUTS)
         programs: list[Program] = []
+        expected: list[Expectation] = []
         for target in targets:
             progress(target.name)
             place = folder / "programs" / target.name
             place.mkdir(parents=True)
             target.write(context, place)
+            session = target.load(place)
             programs.append(
                 Program(
                     target=target.kind,
                     precision=target.precision,
                     files=tuple(_file(p, folder) for p in sorted(place.rglob("*")) if p.is_file()),
                     made_with=target.made_with(),
-                    verified=target.verify(context, place),
-                    boundary_bytes=boundary_bytes(context),
+                    verified=target.verify(context, place, session),
+                    boundary_bytes=boundary_bytes(context, target.feature_bytes),
+                    delegates=target.delegates(place),
                 )
             )
+            if session is not None:
+                expected.append(_expectation(target, session, context, folder))
         manifest = Manifest(
             format=FORMAT,
             student=StudentInfo(
@@ -56,6 +80,8 @@ def write_bundle(
             routing=routing,
             weights=_file(weights, folder),
             programs=tuple(programs),
+            self_test=SelfTest(inputs=_file(folder / INPUTS, folder), expected=tuple(expected)),
+            experts=tuple(_pack(name, context, targets, folder, progress) for name in context.packs),
             provenance=provenance,
             licence=WEIGHTS_LICENCE,
         )
@@ -65,16 +91,53 @@ def write_bundle(
     return out
 
 
-def boundary_bytes(context: Context) -> dict[str, int]:
-    """Bytes of all inputs and outputs of each method: what crosses between host and accelerator."""
+def _expectation(target: Target, session: Session, context: Context, folder: Path) -> Expectation:
+    """A program's answer to the bundle's own inputs, written to tests/."""
+    path = folder / "tests" / f"{target.name}.safetensors"
+    selftest.write_expected(session, selftest.inputs(context), path)
+    tolerance = selftest.TOLERANCES[target.precision]
+    return Expectation(
+        program=target.name,
+        file=_file(path, folder),
+        computed_by=f"{target.backend} on {platform.machine()}",
+        least_psnr=tolerance.least_psnr,
+        quality_tolerance=tolerance.quality,
+    )
+
+
+def _pack(
+    name: str, context: Context, targets: list[Target], folder: Path, progress: Callable[[str], None]
+) -> ExpertPack:
+    """A pack of experts in full precision and for every program that can exchange them, each loaded and compared."""
+    student = context.packs[name]
+    others = folder / "experts"
+    others.mkdir(exist_ok=True)
+    weights = others / f"{name}.safetensors"
+    write_pack(student, weights)
+    written: dict[str, File] = {}
+    for target in targets:
+        progress(f"experts {name}: {target.name}")
+        place, path = folder / "programs" / target.name, others / f"{name}.{target.name}.ptd"
+        if target.write_pack(context, student, place, path):
+            exchanged = replace(context, trained=context.trained._replace(student=student))
+            target.verify(exchanged, place, target.load(place, path))
+            written[target.name] = _file(path, folder)
+    return ExpertPack(name=name, weights=_file(weights, folder), programs=written)
+
+
+def boundary_bytes(context: Context, feature_bytes: int) -> dict[str, int]:
+    """Bytes of all inputs and outputs of each method: what crosses between host and accelerator.
+
+    `feature_bytes`: of a number in features and tokens; everything else is float32.
+    """
     inputs = example_inputs(context.student, context.tile)
-    sizes = {name: sum(t.numel() * t.element_size() for t in tensors) for name, tensors in inputs.items()}
-    picture = inputs["encode"][0]
-    passed = sum(t.numel() * t.element_size() for t in inputs["refine"][1:4]) + inputs["refine"][6].numel() * 4
-    assessment = 4 * (2 + len(context.student.config.leaves))
-    sizes["encode"] += passed + assessment
-    sizes["refine"] += picture.numel() * 4 + 4
-    return sizes
+    current, *features, gates = (t.numel() for t in inputs["refine"])
+    first, second, third, _, _, tokens = features
+    assessment = 2 + len(context.student.config.leaves)
+    return {
+        "encode": 4 * (current + assessment) + feature_bytes * (first + second + third + tokens),
+        "refine": 4 * (2 * current + gates + 1) + feature_bytes * sum(features),
+    }
 
 
 def _file(path: Path, root: Path) -> File:

@@ -64,6 +64,9 @@ class Program(_Entry):
     made_with: dict[str, str] = Field(default_factory=dict, description="library → version")
     verified: str = Field(default="", description="how the written artifact was executed and compared")
     boundary_bytes: dict[str, int] = Field(default_factory=dict, description="bytes in and out, by method")
+    delegates: dict[str, dict[str, int]] = Field(
+        default_factory=dict, description="method → delegate → partitions; 'none': operations outside every delegate"
+    )
     calibration: Calibration = Calibration()
     speed: str = "unmeasured"
 
@@ -109,6 +112,31 @@ class Provenance(_Entry):
     commands: tuple[str, ...] = ()
 
 
+class Expectation(_Entry):
+    """What a program answered where it was made: the tensors restored, quality and assessment, and who computed them."""
+
+    program: str
+    file: File
+    computed_by: str
+    least_psnr: float = Field(description="dB between its restored picture and the one elsewhere")
+    quality_tolerance: float = Field(description="largest difference of predicted quality")
+
+
+class SelfTest(_Entry):
+    """Inputs for a device to try its programs on: image and current as uint8 (1, 3, tile, tile), and gates."""
+
+    inputs: File
+    expected: tuple[Expectation, ...]
+
+
+class ExpertPack(_Entry):
+    """Other experts for the same student: in full precision, and as each program that can exchange them reads them."""
+
+    name: str
+    weights: File
+    programs: dict[str, File] = Field(description="program → its file of experts")
+
+
 class Manifest(_Entry):
     """bundle.json."""
 
@@ -119,6 +147,8 @@ class Manifest(_Entry):
     weights: File
     programs: tuple[Program, ...]
     profiles: tuple[Profile, ...] = ()
+    self_test: SelfTest | None = None
+    experts: tuple[ExpertPack, ...] = ()
     provenance: Provenance = Provenance()
     licence: str
 
@@ -169,6 +199,14 @@ class Bundle:
         if size != entry.bytes or sha256(path) != entry.sha256:
             raise BundleError(f"{path} is damaged: {size} bytes, hash differs from {MANIFEST}; export the bundle again")
         return path
+
+    def expert_pack(self, name: str) -> ExpertPack:
+        """The pack of experts called `name`. Raises BundleError listing what there is."""
+        for pack in self.manifest.experts:
+            if pack.name == name:
+                return pack
+        there = ", ".join(pack.name for pack in self.manifest.experts) or "none"
+        raise BundleError(f"{self.path} has no pack of experts {name!r}; it has: {there}")
 
     def program_folder(self, program: Program) -> Path:
         """The folder of a program, all its files checked."""

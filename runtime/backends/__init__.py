@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ..bundle import Bundle, Program
 from ..errors import BackendError, BundleError
@@ -51,12 +52,25 @@ def choose(bundle: Bundle, backend: str = "auto", program: str | None = None) ->
     raise BundleError(f"{bundle.path}: no backend for {wanted}; it has: {', '.join(there) or 'no programs'}")
 
 
-def load(bundle: Bundle, backend: str, program: Program, threads: int | None = None) -> Session:
-    """Check a program's files and load it."""
-    return load_session(backend, bundle.program_folder(program), threads)
+def load(
+    bundle: Bundle, backend: str, program: Program, threads: int | None = None, experts: str | None = None
+) -> Session:
+    """Check a program's files and load it; `experts` names a pack of the bundle to use instead of the program's own."""
+    folder = bundle.program_folder(program)
+    if experts is None:
+        return load_session(backend, folder, threads)
+    pack = bundle.expert_pack(experts)
+    if program.name not in pack.programs:
+        there = ", ".join(pack.programs) or "no program"
+        raise BackendError(f"{program.name} cannot take the experts {experts}; they are there for {there}")
+    return load_session(backend, folder, threads, bundle.file(pack.programs[program.name]))
 
 
-def load_session(backend: str, folder: Path, threads: int | None = None) -> Session:
-    """Load the program in `folder`. Raises BackendError."""
-    session: Session = import_module(f".{backend}", __name__).load(folder, threads)
-    return session
+def load_session(backend: str, folder: Path, threads: int | None = None, experts: Path | None = None) -> Session:
+    """Load the program in `folder`; `experts` is a file of other experts. Raises BackendError."""
+    module: Any = import_module(f".{backend}", __name__)
+    if experts is None:
+        return module.load(folder, threads)
+    if not hasattr(module, "load_with_experts"):
+        raise BackendError(f"{backend} cannot exchange experts; use executorch")
+    return module.load_with_experts(folder, experts, threads)

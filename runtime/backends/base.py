@@ -36,10 +36,6 @@ class Encoded(NamedTuple):
 class Session(Protocol):
     """A loaded program."""
 
-    def own(self, array: Array) -> Any:
-        """A feature or token array as this session's own kind of tensor."""
-        ...
-
     def encode(self, image: Array) -> Encoded:
         """`image`: float32 (1, 3, tile, tile) in [0, 1]."""
         ...

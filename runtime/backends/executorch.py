@@ -11,11 +11,20 @@ import numpy as np
 from ..errors import BackendError
 from .base import Array, Encoded
 
+PROGRAM = "student.pte"
+# Weights outside the program: the experts, where the bundle has several packs of them.
+EXPERTS = "experts.ptd"
+
 
 class ExecuTorchSession:
-    """student.pte of a program's folder."""
+    """student.pte of a program's folder; `experts` is another pack's file in place of the folder's own.
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
+    With `etdump` every run is recorded, for `write_etdump`.
+    """
+
+    def __init__(
+        self, folder: Path, threads: int | None = None, *, experts: Path | None = None, etdump: bool = False
+    ) -> None:
         try:
             import torch
             from executorch.extension.pybindings import portable_lib
@@ -28,29 +37,48 @@ class ExecuTorchSession:
         if threads is not None:
             portable_lib._unsafe_reset_threadpool(threads)
         self._tensor: Any = torch.from_numpy
-        path = folder / "student.pte"
+        path, own = folder / PROGRAM, folder / EXPERTS
+        if experts is not None and not own.is_file():
+            raise BackendError(f"{path} holds its experts itself; export the bundle with --experts to exchange them")
+        weights = experts or (own if own.is_file() else None)
         try:
-            program = Runtime.get().load_program(path, verification=Verification.Minimal)
-            self._encode: Any = program.load_method("encode")
-            self._refine: Any = program.load_method("refine")
+            self._program = Runtime.get().load_program(
+                path, verification=Verification.Minimal, enable_etdump=etdump, data_path=weights
+            )
+            self._encode: Any = self._program.load_method("encode")
+            self._refine: Any = self._program.load_method("refine")
         except Exception as error:
-            raise BackendError(f"ExecuTorch cannot load {path}: {str(error).splitlines()[0]}") from None
+            files = path if weights is None else f"{path} with {weights.name}"
+            raise BackendError(f"ExecuTorch cannot load {files}: {str(error).splitlines()[0]}") from None
         if self._encode is None or self._refine is None:
             raise BackendError(f"{path} lacks the methods encode and refine")
 
-    def own(self, array: Array) -> Any:
+    def _own(self, array: Array) -> Any:
         return self._tensor(np.ascontiguousarray(array))
 
     def encode(self, image: Array) -> Encoded:
-        *features, tokens, assessment = self._encode.execute([self.own(image)])
+        *features, tokens, assessment = self._encode.execute([self._own(image)])
         return Encoded.of(features, tokens, assessment.numpy())
 
     def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
-        values = [self.own(current), *original.features, *estimate.features[1:], estimate.tokens, self.own(gates)]
+        values = [self._own(current), *original.features, *estimate.features[1:], estimate.tokens, self._own(gates)]
         restored, quality = self._refine.execute(values)
         return restored.numpy(), float(quality)
+
+    def write_etdump(self, path: Path) -> None:
+        """Write what was recorded since loading; ExecuTorch's Inspector opens it. Raises BackendError."""
+        try:
+            self._program.write_etdump_result_to_file(str(path), f"{path}.debug")
+        except RuntimeError as error:
+            raise BackendError(f"no ETDump ({str(error).splitlines()[0]}); load the program with etdump=True") from None
+        Path(f"{path}.debug").unlink(missing_ok=True)  # tensors' values, which nobody asked for
 
 
 def load(folder: Path, threads: int | None = None) -> ExecuTorchSession:
     """Load a program. Raises BackendError."""
     return ExecuTorchSession(folder, threads)
+
+
+def load_with_experts(folder: Path, experts: Path, threads: int | None = None) -> ExecuTorchSession:
+    """Load a program with another pack of experts. Raises BackendError."""
+    return ExecuTorchSession(folder, threads, experts=experts)

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 
 from ..errors import BackendError
@@ -26,14 +25,8 @@ class OnnxSession:
                 for name in ("encode", "refine")
             ]
             self._encode, self._refine = sessions
-            kinds = {value.name: value.type for value in self._refine.get_inputs()}
-            # fp16 programs pass features and tokens as they are computed.
-            self._feature: Any = np.float16 if kinds["tokens"] == "tensor(float16)" else np.float32
         except Exception as error:  # onnxruntime raises its own unrelated types
             raise BackendError(f"ONNX Runtime cannot load {folder}: {str(error).splitlines()[0]}") from None
-
-    def own(self, array: Array) -> Any:
-        return np.asarray(array, self._feature)
 
     def encode(self, image: Array) -> Encoded:
         outputs: list[Any] = self._encode.run(list(ENCODE_OUTPUTS), {"image": image})

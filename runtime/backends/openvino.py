@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 
 from ..errors import BackendError
 from .base import ENCODE_OUTPUTS, REFINE_INPUTS, Array, Encoded
@@ -33,12 +32,8 @@ class OpenVinoSession:
                 for name in ("encode", "refine")
             ]
             self._encode, self._refine = requests
-            self._feature: Any = self._refine.get_tensor("tokens").data.dtype
         except Exception as error:  # openvino raises its own unrelated types
             raise BackendError(f"OpenVINO cannot load {folder}: {str(error).strip().splitlines()[-1]}") from None
-
-    def own(self, array: Array) -> Any:
-        return np.asarray(array, self._feature)
 
     def encode(self, image: Array) -> Encoded:
         self._encode.infer({"image": image})

@@ -147,14 +147,6 @@ class TensorRTSession:
             methods.append(_Method(self._cuda, engine, trt, inputs, outputs))
         self._encode, self._refine = methods
 
-    def own(self, array: Array) -> DeviceArray:
-        # Features and tokens have one type within a program.
-        data = np.ascontiguousarray(array, self._refine.dtype["tokens"])
-        own = DeviceArray(self._cuda, data.nbytes)
-        self._cuda.copy(own.address, data.ctypes.data, data.nbytes, "HostToDevice")
-        self._cuda.wait()
-        return own
-
     def encode(self, image: Array) -> Encoded:
         method, cuda = self._encode, self._cuda
         method.host["image"][...] = image

@@ -120,7 +120,7 @@ def test_a_stale_engine_is_built_again_and_the_reason_said(bench: Bench, bundle_
 def test_what_no_parser_reads_is_one_error_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
     for name in ("encode", "refine"):
         (tmp_path / f"{name}.onnx").write_bytes(b"text")
-    with pytest.raises(BackendError, match="cannot parse .*encode.onnx: not ONNX"):
+    with pytest.raises(BackendError, match=r"cannot parse .*encode\.onnx: not ONNX"):
         engines(tmp_path, tmp_path / "engines")
     assert not (tmp_path / "engines").exists() or not list((tmp_path / "engines").iterdir())
 
@@ -145,5 +145,5 @@ def test_the_real_runtime_library_names_a_missing_driver(monkeypatch: pytest.Mon
     runtime: ModuleType = module.cuda_runtime()
     if int(runtime.cudaGetDeviceCount()[0]) == 0:
         pytest.skip("this machine has a GPU")
-    with pytest.raises(BackendError, match="CUDA: cudaError|no CUDA device"):
+    with pytest.raises(BackendError, match=r"CUDA: cudaError|no CUDA device"):
         backends.load_session("tensorrt", folder(bundle_path, "tensorrt-fp16"))

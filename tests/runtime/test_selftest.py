@@ -1,0 +1,97 @@
+"""A bundle tests itself: its programs answer as where they were made, and one that does not is found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from burnish.cli.main import app
+from burnish.export.targets import TARGETS
+from burnish.runtime import Bundle, backends
+from burnish.runtime.errors import BundleError
+from burnish.runtime.selftest import INPUTS, answer, read_inputs, verify
+from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
+
+EXECUTED = [name for name, target in TARGETS.items() if target.backend is not None]
+
+
+@pytest.fixture
+def copy(bundle_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle_path, tmp_path / "copy.bundle"))
+
+
+def test_inputs_and_answers_are_files_of_the_bundle_by_hash(bundle_path: Path) -> None:
+    bundle = Bundle.open(bundle_path)
+    test = bundle.manifest.self_test
+    assert test is not None
+    assert [e.program for e in test.expected] == EXECUTED
+    listed = {test.inputs.path, *(e.file.path for e in test.expected)}
+    assert listed == {p.relative_to(bundle_path).as_posix() for p in (bundle_path / "tests").iterdir()}
+    for entry in (test.inputs, *(e.file for e in test.expected)):
+        bundle.file(entry)
+    inputs = load_file(bundle_path / INPUTS)
+    assert inputs["image"].dtype == inputs["current"].dtype == np.uint8
+    assert (inputs["image"] != inputs["current"]).any()  # both roles differ, or one that is lost would not show
+
+
+@pytest.mark.parametrize("program", EXECUTED)
+def test_every_program_answers_as_expected_and_noise_does_not(bundle_path: Path, program: str) -> None:
+    bundle = Bundle.open(bundle_path)
+    assert bundle.manifest.self_test is not None
+    expected = next(e for e in bundle.manifest.self_test.expected if e.program == program)
+    backend = TARGETS[program].backend
+    assert backend is not None
+    session = backends.load(bundle, backend, bundle.program(program), 1)
+    outcome = verify(bundle, expected, session)
+    assert outcome.passed
+    assert outcome.psnr > 90  # the very machine: rounding to 16 bits alone
+    inputs = read_inputs(bundle)
+    lost = answer(session, inputs._replace(image=inputs.current))
+    kept = answer(session, inputs)
+    assert np.abs(lost.restored - kept.restored).max() > 1e-3
+
+
+def test_another_students_program_is_found(copy: Path) -> None:
+    bundle = Bundle.open(copy)
+    assert bundle.manifest.self_test is not None
+    expected = next(e for e in bundle.manifest.self_test.expected if e.program == "onnx-fp32")
+    session = backends.load(bundle, "onnxruntime", bundle.program("onnx-fp32"), 1)
+    wanted = load_file(copy / expected.file.path)
+    wanted["restored"] = np.roll(wanted["restored"], 1, axis=-1)
+    save_file(wanted, copy / expected.file.path)
+    with pytest.raises(BundleError, match="damaged"):
+        verify(bundle, expected, session)
+    content = json.loads((copy / "bundle.json").read_text())
+    from burnish.runtime.bundle import sha256
+
+    for entry in content["self_test"]["expected"]:
+        entry["file"]["sha256"] = sha256(copy / entry["file"]["path"])
+    (copy / "bundle.json").write_text(json.dumps(content))
+    changed = Bundle.open(copy)
+    assert changed.manifest.self_test is not None
+    outcome = verify(changed, next(e for e in changed.manifest.self_test.expected if e.program == "onnx-fp32"), session)
+    assert not outcome.passed
+    assert "NOT as expected" in str(outcome)
+
+
+def test_inspect_runs_the_programs_and_says_what_is_in_the_bundle(bundle_path: Path) -> None:
+    done = CliRunner().invoke(app, ["inspect", str(bundle_path), "--run"])
+    assert done.exit_code == 0, done.stdout
+    for name in EXECUTED:
+        assert f"{name}: as expected" in done.stdout
+    assert "encode: 1 × XnnpackBackend, 0 operations outside" in done.stdout
+    assert "crossing encode" in done.stdout
+    assert "made with torch" in done.stdout
+
+
+def test_a_bundle_without_a_test_says_so(copy: Path) -> None:
+    content = json.loads((copy / "bundle.json").read_text())
+    content["self_test"] = None
+    (copy / "bundle.json").write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="brings no inputs"):
+        read_inputs(Bundle.open(copy))
+    assert "own test: none" in CliRunner().invoke(app, ["inspect", str(copy)]).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,9 +84,10 @@ def export_command(
     # Another seed than calibration's, so that programs are compared on trajectories they were not calibrated on.
     comparison = QuantizeConfig(pictures=8, iterations=2, seed=1)
     samples = draw_samples(trained.student, trained.routing, calibration, tile, comparison)
-    with console.status("export") as status:
-        context = Context(trained, tile, quantized, samples, packs=packs)
-        write_bundle(out, context, targets, command, lambda name: status.update(f"export: {name}"))
+    context = Context(trained, tile, quantized, samples, packs=packs)
+    steps, done = len(targets) * (1 + len(packs)), itertools.count()
+    with counting("export", console) as show:
+        write_bundle(out, context, targets, command, lambda name: show(next(done), steps, name))
 
 
 def validate_command(bundle: Path | None, plan: Plan, report: Path, console: Console) -> tuple[dict[str, Any], bool]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from burnish.export.targets import TARGETS
 from burnish.runtime import Bundle, BundleError, Restorer
 
 
@@ -24,17 +25,25 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     file.write_text(json.dumps(content))
 
 
-def test_opens_and_lists_five_programs(bundle_path: Path) -> None:
+def test_opens_and_lists_every_program(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
-    names = {p.name for p in bundle.manifest.programs}
-    assert names == {
-        "onnx-fp32",
-        "executorch-xnnpack-fp32",
-        "executorch-xnnpack-int8",
-        "coreml-fp16",
-        "tensorrt-int8",
-    }
+    assert [p.name for p in bundle.manifest.programs] == list(TARGETS)
     assert all(p.verified for p in bundle.manifest.programs)
+
+
+@pytest.mark.parametrize("program", TARGETS)
+def test_a_changed_byte_in_any_file_of_any_program_is_noticed(copy: Path, program: str) -> None:
+    bundle = Bundle.open(copy)
+    entry = bundle.program(program)
+    assert entry.files
+    for file in (copy / f.path for f in entry.files):
+        kept = file.read_bytes()
+        for place in (0, len(kept) // 2, len(kept) - 1):
+            file.write_bytes(kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :])
+            with pytest.raises(BundleError, match=f"{file.name} is damaged"):
+                bundle.program_folder(entry)
+        file.write_bytes(kept)
+    bundle.program_folder(entry)
 
 
 def test_a_flipped_byte_is_noticed(copy: Path) -> None:

@@ -8,6 +8,7 @@ tests/conformance/controller.json and tiles.json hold the cases, docs/conformanc
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,6 +60,10 @@ class Kind(str, Enum):
     STOP = "stop"
 
 
+# Whether a tile had its first iterations, its expected gain below zero, its iterations, its index.
+Rank = tuple[bool, float, int, int]
+
+
 class Action(NamedTuple):
     """The next step and its tile; LOOK and STOP have tile 0."""
 
@@ -104,7 +109,14 @@ class Controller:
         self._last = Stop.ITERATIONS
         self._error = self._known = 0.0
         self._held: set[int] = set()
-        self._open = {} if policy.max_iterations == 0 else {i: self._rank(i) for i in range(len(self.tiles))}
+        # Tiles whose features are no longer wanted, all or some; for the runtime to take note of and clear.
+        self.released: list[int] = []
+        # Tiles that are not done, and a heap of the places they have or had in the order.
+        self._open: dict[int, Rank] = {}
+        self._order: list[Rank] = []
+        if policy.max_iterations > 0:
+            for index in range(len(self.tiles)):
+                self._place(index)
 
     def choose(self, elapsed_ms: float) -> Action:
         """The next step that is predicted to end before the deadline, `elapsed_ms` after the call; STOP sets `reason`."""
@@ -131,7 +143,7 @@ class Controller:
         quality = 0.0 if math.isnan(quality) else quality
         tile.belief, tile.estimate = belief, True
         tile.gain = tile.area * quality_to_mse(quality) * belief**2
-        self._open[index] = self._rank(index)
+        self._place(index)
         if tile.iteration == 0:
             tile.original = True
             if tile.quality is None:
@@ -152,6 +164,7 @@ class Controller:
         policy, tile = self.policy, self.tiles[index]
         tile.iteration += 1
         tile.estimate = False
+        self.released.append(index)
         before = tile.quality or 0.0
         if math.isnan(quality):
             self._finish(index, Stop.BROKEN)
@@ -159,7 +172,7 @@ class Controller:
         if not policy.rollback or quality >= before:
             self._keep(tile, quality)
         tile.gain = UNSEEN * tile.area * quality_to_mse(quality) * tile.belief**2
-        self._open[index] = self._rank(index)
+        self._place(index)
         forced = tile.iteration < policy.min_iterations
         if self._enough(tile, quality):
             self._finish(index, Stop.QUALITY)
@@ -206,19 +219,21 @@ class Controller:
         self._error += tile.area * quality_to_mse(quality)
         tile.best_iteration, tile.quality = tile.iteration, quality
 
-    def _rank(self, index: int) -> tuple[bool, float, int, int]:
+    def _place(self, index: int) -> None:
         """What is smallest goes first: early iterations in rounds, then by expected gain, fewest iterations, index."""
         tile = self.tiles[index]
         later = tile.iteration >= max(1, self.policy.min_iterations)
-        return later, -tile.gain if later else 0.0, tile.iteration, index
+        self._open[index] = rank = (later, -tile.gain if later else 0.0, tile.iteration, index)
+        heapq.heappush(self._order, rank)
 
     def _next(self, elapsed_ms: float) -> int | None:
         """The first tile in the order whose iteration fits; None where none does."""
-        first = min(self._open.values())[-1]
+        while self._open.get(self._order[0][-1]) != self._order[0]:
+            heapq.heappop(self._order)
+        first = self._order[0][-1]
         if self._fits(first, elapsed_ms):
             return first
-        order = sorted(self._open.values())
-        return next((rank[-1] for rank in order if self._fits(rank[-1], elapsed_ms)), None)
+        return next((rank[-1] for rank in sorted(self._open.values()) if self._fits(rank[-1], elapsed_ms)), None)
 
     def _fits(self, index: int, elapsed_ms: float) -> bool:
         budget = self.policy.budget_ms
@@ -255,11 +270,14 @@ class Controller:
         tile.original = tile.estimate = False
         self._open.pop(index, None)
         self._held.discard(index)
+        self.released.append(index)
 
     def _make_room(self, working: int) -> None:
         """Give up features of the tiles with the least to gain; an estimate goes before the original."""
         if self.tiles[working].original or self.tiles[working].estimate:
             self._held.add(working)
+        if 2 * len(self._held) <= self.keep:
+            return
         while sum(self._weight(i) for i in self._held) > self.keep and len(self._held) > 1:
             index = min(self._held - {working}, key=lambda i: (self.tiles[i].gain, -i))
             tile = self.tiles[index]
@@ -269,6 +287,7 @@ class Controller:
                 tile.original = tile.estimate = False
             if not tile.original and not tile.estimate:
                 self._held.discard(index)
+            self.released.append(index)
 
     def _weight(self, index: int) -> int:
         # Before its first iteration a tile's estimate is its original.

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import png
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from . import files
 from .errors import InputError
@@ -148,6 +147,8 @@ def _from_wide_grey(image: Image.Image) -> Picture:
 
 def _from_inks(image: Image.Image) -> Image.Image:
     """CMYK as sRGB: by its own profile where it has a usable one."""
+    from PIL import ImageCms
+
     profile = _profile(image)
     if profile is not None:
         try:
@@ -169,6 +170,8 @@ def _is_deep_png(file: BinaryIO) -> bool:
 
 
 def _read_deep_png(file: BinaryIO) -> Picture:
+    import png
+
     file.seek(0)
     width, height, rows, info = png.Reader(file=file).asDirect()
     pixels = np.empty((height, width * info["planes"]), np.uint16)
@@ -201,6 +204,8 @@ def encode(picture: Picture, suffix: str) -> bytes:
     pixels = to_array(picture)
     stream = io.BytesIO()
     if suffix == ".png" and picture.bits == 16:
+        import png
+
         height, width, planes = pixels.shape
         make_writer: Any = png.Writer  # its annotations say less than it takes
         writer = make_writer(width, height, greyscale=picture.grey, alpha=picture.alpha is not None, bitdepth=16)

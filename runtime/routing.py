@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +37,11 @@ class Routing(BaseModel):
     top: int = Field(default=4, gt=0, description="K: gates kept")
     whole: tuple[str, ...] = Field(default=("haze", "low_light"), description="leaves judged by the whole picture")
 
-    @property
+    @cached_property
     def leaves(self) -> tuple[str, ...]:
         return tuple(leaf for leaves in self.tree.values() for leaf in leaves)
 
-    @property
+    @cached_property
     def experts(self) -> tuple[str, ...]:
         """Parents, then leaves: the order of the stacked ranks."""
         return (*self.tree, *self.leaves)
@@ -82,5 +83,5 @@ def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:
 
 def gate_tensor(routing: Routing, gates: Gates, rank: int) -> NDArray[np.float32]:
     """(1, E·rank, 1, 1): every expert's gate repeated over its rank."""
-    weights = np.array([gates[name] for name in routing.experts], np.float32)
+    weights = np.fromiter(map(gates.__getitem__, routing.experts), np.float32, len(routing.experts))
     return np.repeat(weights, rank).reshape(1, -1, 1, 1)

@@ -197,13 +197,13 @@ class Run:
         state, routing = controller.tiles[index], engine.routing
         logits = encoded.logits if self._look is None else agreed_logits(routing, self._look.logits, encoded.logits)
         gates = route(routing, encoded.granularity, logits) if self._fixed is None else self._fixed
-        beliefs = {leaf: sigmoid(z) for leaf, z in zip(routing.leaves, logits, strict=True)}
+        beliefs = dict(zip(routing.leaves, map(sigmoid, logits), strict=True))
         self._seen[index] = Seen(gates, beliefs)
         self._estimates[index], self._planes = encoded, (index, planes)
         if state.iteration == 0:
             self._originals[index] = encoded
         quality = self._calibrated(encoded.quality)
-        controller.encoded(index, quality, max(map(sigmoid, encoded.logits)), ms)
+        controller.encoded(index, quality, sigmoid(max(encoded.logits)), ms)
         self._record(Event("encode", index, state.iteration, ms, self._elapsed(), quality))
         if state.iteration == 0:
             self._rounds.started(index, quality, beliefs)
@@ -287,10 +287,13 @@ class Run:
 
     def _forget(self) -> None:
         """Let go of the features that the controller gave up."""
-        tiles = self._controller.tiles
-        for held, flag in ((self._originals, "original"), (self._estimates, "estimate")):
-            for index in [i for i in held if not getattr(tiles[i], flag)]:
-                del held[index]
+        controller = self._controller
+        for index in controller.released:
+            if not controller.tiles[index].original:
+                self._originals.pop(index, None)
+            if not controller.tiles[index].estimate:
+                self._estimates.pop(index, None)
+        controller.released.clear()
 
 
 def _broken(restored: Array, source: Array) -> bool:

@@ -119,7 +119,8 @@ def _pack(
         progress(f"experts {name}: {target.name}")
         place, path = folder / "programs" / target.name, others / f"{name}.{target.name}.ptd"
         if target.write_pack(context, student, place, path):
-            exchanged = replace(context, trained=context.trained._replace(student=student))
+            # Quantised graphs are those of the student's own experts.
+            exchanged = replace(context, trained=context.trained._replace(student=student), quantized=None)
             target.verify(exchanged, place, target.load(place, path))
             written[target.name] = _file(path, folder)
     return ExpertPack(name=name, weights=_file(weights, folder), programs=written)

@@ -12,6 +12,7 @@ import tomllib
 from burnish.export.targets import TARGETS
 from burnish.quantize.graphs import IR_VERSION, OPSET
 from burnish.runtime.compatibility import matrix
+from conftest import BUNDLED
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -65,7 +66,7 @@ def test_onnx_programs_are_what_the_oldest_readers_read(bundle_path: Path) -> No
         assert limits.opset <= reader.opset
         assert limits.ir <= reader.ir
     files = sorted((bundle_path / "programs").rglob("*.onnx"))
-    assert len(files) == 2 * sum(name.startswith(("onnx", "tensorrt")) for name in TARGETS)
+    assert len(files) == 2 * sum(target.name.startswith(("onnx", "tensorrt")) for target in BUNDLED)
     for file in files:
         model = onnx.load(file, load_external_data=False)
         assert model.ir_version == limits.ir, file

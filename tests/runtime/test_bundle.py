@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from burnish.export.targets import TARGETS
 from burnish.runtime import Bundle, BundleError, Restorer
+from conftest import BUNDLED
 
 
 @pytest.fixture
@@ -27,11 +27,11 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def test_opens_and_lists_every_program(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
-    assert [p.name for p in bundle.manifest.programs] == list(TARGETS)
+    assert [p.name for p in bundle.manifest.programs] == [target.name for target in BUNDLED]
     assert all(p.verified for p in bundle.manifest.programs)
 
 
-@pytest.mark.parametrize("program", TARGETS)
+@pytest.mark.parametrize("program", [target.name for target in BUNDLED])
 def test_a_changed_byte_in_any_file_of_any_program_is_noticed(copy: Path, program: str) -> None:
     bundle = Bundle.open(copy)
     entry = bundle.program(program)

@@ -13,10 +13,11 @@ from burnish.export.targets import TARGETS
 from burnish.runtime import Bundle, backends
 from burnish.runtime.errors import BundleError
 from burnish.runtime.selftest import INPUTS, answer, read_inputs, verify
+from conftest import BUNDLED
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-EXECUTED = [name for name, target in TARGETS.items() if target.backend is not None]
+EXECUTED = [target.name for target in BUNDLED if target.backend is not None]
 
 
 @pytest.fixture

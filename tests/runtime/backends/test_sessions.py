@@ -13,12 +13,14 @@ from burnish.runtime.backends.base import Array, Session
 from burnish.runtime.compatibility import matrix
 from burnish.runtime.errors import BackendError
 from burnish.runtime.routing import Routing, gate_tensor, given_gates
+from conftest import BUNDLED
 from numpy.typing import NDArray
 
 # Backend, program and how far (dB) it may be from the full-precision student; the untrained student is hard on int8.
 PAIRS = [
     (trial.by, program, trial.least_psnr)
     for program, trials in matrix().programs.items()
+    if program in [target.name for target in BUNDLED]
     for trial in trials
     if trial.how in ("backend", "reference evaluator")
 ]

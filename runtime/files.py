@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,13 @@ def replace(path: Path, save: Callable[[Path], object]) -> None:
         raise InputError(f"cannot write {path} ({error}); expected a writable folder and a fitting suffix") from None
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed calls of `replace` left half-written in `folder`; nothing else may be writing there."""
+    for path in folder.glob(".*"):
+        if re.match(r"\.\d+\.", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def replace_folder(path: Path, marker: str, save: Callable[[Path], object]) -> None:

@@ -102,9 +102,13 @@ def quantize(
     train_minutes: Annotated[
         float | None, typer.Option(min=0.1, help="quantisation-aware training of every target, after calibration")
     ] = None,
+    max_drop_db: Annotated[
+        float | None, typer.Option(min=0, help="keep the fewest layers in float so that no condition loses more")
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="print what every layer's rounding costs")] = False,
 ) -> None:
     """Quantise a student to int8 with NNCF, calibrated on trajectories."""
-    quantize_command(student, out, calibration, tile, pictures, train_minutes, console)
+    quantize_command(student, out, calibration, tile, pictures, train_minutes, max_drop_db, explain, console)
     console.print(f"quantised graphs: {out}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -16,7 +16,7 @@ Show = Callable[[int, int, str], None]
 
 
 @contextmanager
-def counting(verb: str, console: Console) -> Iterator[Show]:
+def counting(verb: str, console: Console) -> Generator[Show]:
     """Yields what is to be called after every unit of work; work done before the first call does not count for the ETA."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

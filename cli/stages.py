@@ -23,14 +23,16 @@ def quantize_command(
     tile: int,
     pictures: int | None,
     train_minutes: float | None,
+    max_drop_db: float | None,
+    explain: bool,
     console: Console,
 ) -> None:
-    """`burnish quantize`."""
+    """`burnish quantize`; with `max_drop_db` layers stay in float until no condition loses more."""
     from ..quantize.config import QuantizeConfig
 
     given = {"pictures": pictures, "training_minutes": train_minutes}
     config = QuantizeConfig.model_validate({name: value for name, value in given.items() if value is not None})
-    quantize_stage(student, calibration, tile, out, config, console)
+    quantize_stage(student, calibration, tile, out, config, console, max_drop_db, explain)
 
 
 def check_tile(tile: int) -> None:
@@ -39,17 +41,37 @@ def check_tile(tile: int) -> None:
         raise InputError(f"tile is {tile}; expected a multiple of 16 between 64 and 2048")
 
 
-def quantize_stage(student: Path, photos: Path, tile: int, out: Path, config: QuantizeConfig, console: Console) -> None:
+def quantize_stage(
+    student: Path,
+    photos: Path,
+    tile: int,
+    out: Path,
+    config: QuantizeConfig,
+    console: Console,
+    max_drop_db: float | None = None,
+    explain: bool = False,
+) -> None:
     """Quantise with a status line."""
     from ..distill.weights import read_student
 
     check_tile(tile)
     trained = read_student(student)
     # Imported once the input is known to be good: executorch's libraries talk on stderr while they load.
-    from ..quantize.stage import quantize_student
+    from ..quantize.stage import explain_student, quantize_student
+    from .quantisation import judges, show_found, show_sensitivities
 
     with console.status("quantise") as status:
-        quantize_student(trained, photos, tile, out, config, lambda step: status.update(f"quantise: {step}"))
+
+        def step(text: str) -> None:
+            status.update(f"quantise: {text}")
+
+        judged = None if max_drop_db is None else judges(trained, tile, photos, max_drop_db)
+        quantize_student(
+            trained, photos, tile, out, config, step, judged, lambda name, found: show_found(console, name, found)
+        )
+        if explain:
+            step("sensitivity of every layer")
+            show_sensitivities(console, explain_student(trained, photos, tile, config))
 
 
 def export_command(

@@ -68,14 +68,16 @@ class Candidates:
 
 
 def runnable(bundle: Bundle, names: Sequence[str]) -> list[str]:
-    """The named programs, or without names those of the bundle that a backend here runs. Raises BackendError, BundleError."""
+    """The named programs, or without names those of the bundle that a backend here runs, evaluators of other platforms'
+    programs aside. Raises BackendError, BundleError."""
     if not bundle.manifest.programs:
         raise BundleError(f"{bundle.path} has no programs; export some first")
     found: list[str] = []
     for name in names or [program.name for program in bundle.manifest.programs]:
         try:
-            backends.choose(bundle, "auto", name)
-            found.append(name)
+            backend, _ = backends.choose(bundle, "auto", name)
+            if names or backend not in backends.REFERENCES:
+                found.append(name)
         except (BackendError, BundleError):
             # Asked for by name, it must run; otherwise what no backend here executes is left to other machines.
             if names:

@@ -10,7 +10,7 @@ import matplotlib
 from .chain import GROUPS, label, links
 from .numerics import ALL, BASELINE, INPUT, Numerics
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "burnish",
     "font.family": "sans-serif",

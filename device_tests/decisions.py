@@ -10,7 +10,7 @@ from ..runtime.controller import Controller, Kind, Policy
 from ..runtime.cost import CostModel
 from ..runtime.tiles import blend
 from .losses import Compared, capped_db, mean
-from .metrics import to_pixels
+from .metrics import from_pixels, to_pixels
 from .numerics import Decision, Outcome
 from .protocol import Array
 from .trajectory import Trajectory
@@ -46,7 +46,7 @@ def returned(trajectory: Trajectory, degraded: Array, outcomes: Sequence[Outcome
         return versions[outcomes[0].kept]
     pixels = [to_pixels(version) for version in versions]
     tiles = [pixels[o.kept][trajectory.plan.region(index).slices] for index, o in enumerate(outcomes)]
-    return blend(tiles, trajectory.plan).astype(np.float32) / 255
+    return from_pixels(blend(tiles, trajectory.plan))
 
 
 def decide(condition: str, runs: Sequence[Compared]) -> Decision:

@@ -19,7 +19,10 @@ class EagerSession:
     def __init__(self, student: Student) -> None:
         # A copy: exporters do not take weights whose memory format was changed.
         modules = methods(deepcopy(student))
-        self._encode, self._refine = (modules[m].to(memory_format=torch.channels_last) for m in ("encode", "refine"))
+        for module in modules.values():
+            convert: Any = module.to  # its annotations leave the memory format out
+            convert(memory_format=torch.channels_last)
+        self._encode, self._refine = modules["encode"], modules["refine"]
 
     def own(self, array: Array) -> Any:
         tensor = torch.from_numpy(np.ascontiguousarray(array))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -49,12 +51,17 @@ class View:
     @classmethod
     def shown(cls, rgb: Array) -> View:
         """What a person gets to see of a result: clipped, 8 bits a channel."""
-        return cls(to_pixels(rgb).astype(np.float32) / 255)
+        return cls(from_pixels(to_pixels(rgb)))
 
 
 def to_pixels(rgb: Array) -> NDArray[np.uint8]:
     """Clipped and rounded to 8 bits a channel."""
     return np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+
+
+def from_pixels(pixels: NDArray[np.uint8]) -> Array:
+    """8 bits a channel as float32 in [0, 1]."""
+    return np.divide(pixels, np.float32(255), dtype=np.float32)
 
 
 def psnr(picture: Array, reference: Array) -> float:
@@ -65,7 +72,7 @@ def psnr(picture: Array, reference: Array) -> float:
 
 def compare(picture: View, reference: View) -> Comparison:
     """Every measure of `picture` against `reference`, of one size."""
-    ssim = structural_similarity(
+    ssim: Any = structural_similarity(
         reference.luma, picture.luma, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
     return Comparison(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -60,7 +61,8 @@ def detail(scorer: Scorer, run: Run, program: Trajectory, student: Trajectory) -
     }
     error = np.square(versions["program"] - versions["student"]).mean(axis=2)
     height, width = (min(side, DETAIL) for side in error.shape)
-    spread = uniform_filter(error, (height, width), mode="constant")
+    window: Any = (height, width)
+    spread = uniform_filter(error, window, mode="constant")
     # A window's centre, so that the window lies inside.
     inner = spread[height // 2 : error.shape[0] - (height - 1) // 2, width // 2 : error.shape[1] - (width - 1) // 2]
     top, left = (int(at) for at in np.unravel_index(int(np.argmax(inner)), inner.shape))

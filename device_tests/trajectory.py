@@ -13,7 +13,7 @@ from ..runtime.errors import BackendError
 from ..runtime.restorer import Restorer
 from ..runtime.routing import Gates, Routing, gate_tensor, route
 from ..runtime.tiles import TilePlan, from_program, plan_tiles, to_program
-from .metrics import to_pixels
+from .metrics import from_pixels, to_pixels
 from .protocol import Array
 
 
@@ -33,7 +33,7 @@ def run_restorer(restorer: Restorer, picture: Array, iterations: int) -> Traject
     )
     if result.notes or len(result.steps) != iterations + 1:
         raise BackendError(" ".join(result.notes) or f"{restorer.program.name} stopped early: {result.reason.value}")
-    plan = plan_tiles(*picture.shape[:2], restorer.bundle.manifest.tile)
+    plan = plan_tiles(picture.shape[0], picture.shape[1], restorer.bundle.manifest.tile)
     qualities = [[0.0] * (iterations + 1) for _ in range(len(plan))]
     for event in result.trace:
         if event.quality is not None and (event.ran == "refine" or event.iteration == 0):
@@ -45,7 +45,7 @@ def run_restorer(restorer: Restorer, picture: Array, iterations: int) -> Traject
 
 def run_session(session: Session, routing: Routing, rank: int, picture: Array, iterations: int) -> Trajectory:
     """A program that is in no bundle yet, on a picture of exactly one tile; the runtime's loop without its controller."""
-    plan = plan_tiles(*picture.shape[:2], picture.shape[0])
+    plan = plan_tiles(picture.shape[0], picture.shape[1], picture.shape[0])
     pixels = to_pixels(picture)
     pictures: list[Array] = []
     qualities: list[float] = []
@@ -59,7 +59,7 @@ def run_session(session: Session, routing: Routing, rank: int, picture: Array, i
         gates.append(route(routing, estimate.granularity, estimate.logits))
         restored, quality = session.refine(current, original, estimate, gate_tensor(routing, gates[-1], rank))
         pixels = from_program(restored, pixels)
-        pictures.append(pixels.astype(np.float32) / 255)
+        pictures.append(from_pixels(pixels))
         qualities.append(quality)
     return Trajectory(tuple(pictures), plan, (tuple(qualities),), tuple(gates))
 

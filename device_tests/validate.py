@@ -100,7 +100,12 @@ def measure(bundle: Bundle, plan: Plan, report: Path, progress: Progress) -> Val
     asked = plan.programs or [program.name for program in bundle.manifest.programs]
     refused = () if plan.keep_slow else tuple(_slow(bundle.manifest, asked))
     numerics = Numerics(
-        **(dict(measured) | {"failures": measured.failures + refused}),
+        gate=measured.gate,
+        iterations=measured.iterations,
+        rows=measured.rows,
+        decisions=measured.decisions,
+        drifts=measured.drifts,
+        failures=measured.failures + refused,
         bundle=bundle.path.name,
         student=bundle.manifest.student.size,
         protocol_sha256=protocol.sha256,

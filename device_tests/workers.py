@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -29,15 +29,15 @@ class Load(Frozen):
 
 
 class Task(NamedTuple):
-    """One pair; `show`: keep the whole picture for the report."""
+    """Pair `at` of a set; `show`: keep the whole picture for the report."""
 
     pairs: PairSet
-    index: int
+    at: int
     show: bool
 
 
 @contextmanager
-def measuring(load: Load, processes: int) -> Iterator[Callable[[Sequence[Task]], Iterable[Result]]]:
+def measuring(load: Load, processes: int) -> Generator[Callable[[Sequence[Task]], Iterable[Result]]]:
     """Yields what measures tasks, in their order, in this process or in `processes` others. Raises BackendError."""
     if processes == 1:
         worker = _Worker(load, threads=available_cores())
@@ -71,7 +71,7 @@ class _Worker:
         load = self._load
         if self._candidates is None:
             self._candidates = Candidates.load(Bundle.open(load.bundle), load.programs, load.teacher, self._threads)
-        pair = task.pairs.read(task.index)
+        pair = task.pairs.read(task.at)
         return self._candidates.measure(task.pairs.condition, pair, load.iterations, task.show)
 
 

@@ -30,11 +30,16 @@ class _Cuda:
         self.api = cuda_runtime()
         self.stream = called(self.api.cudaStreamCreateWithFlags(self.api.cudaStreamNonBlocking))
         self._free: dict[int, list[int]] = {}
+        self._owned: list[tuple[Any, int]] = []
+        weakref.finalize(self, _release, self.api, self.stream, self._owned)
 
     def device(self, size: int) -> int:
         """Address of `size` bytes on the device."""
         free = self._free.get(size)
-        return free.pop() if free else int(called(self.api.cudaMalloc(size)))
+        if free:
+            return free.pop()
+        self._owned.append((self.api.cudaFree, int(called(self.api.cudaMalloc(size)))))
+        return self._owned[-1][1]
 
     def give_back(self, size: int, address: int) -> None:
         # Work that still reads it was queued before; whoever gets it next is queued behind on the same stream.
@@ -44,6 +49,7 @@ class _Cuda:
         """A host array that the device copies from and to without a detour."""
         size = int(np.prod(shape)) * dtype.itemsize
         address = int(called(self.api.cudaHostAlloc(size, self.api.cudaHostAllocDefault)))
+        self._owned.append((self.api.cudaFreeHost, address))
         return np.frombuffer((ctypes.c_byte * size).from_address(address), dtype).reshape(shape)
 
     def copy(self, to: int, source: int, size: int, direction: str) -> None:
@@ -70,6 +76,14 @@ class _Cuda:
             api.cudaGetLastError()  # a refused recording stays behind as this thread's last error
             return work
         return lambda: called(api.cudaGraphLaunch(launchable, self.stream))
+
+
+def _release(api: Any, stream: Any, owned: list[tuple[Any, int]]) -> None:
+    """Give everything back once no session and none of its tensors is left."""
+    api.cudaStreamSynchronize(stream)
+    for free, address in owned:
+        free(address)
+    api.cudaStreamDestroy(stream)
 
 
 class DeviceArray:

@@ -60,6 +60,15 @@ class FakeCuda:
         self.allocations += 1
         return _Error.cudaSuccess, ctypes.addressof(block)
 
+    def cudaFree(self, address: int) -> tuple[Any]:
+        del self.memory[address]
+        return (_Error.cudaSuccess,)
+
+    cudaFreeHost = cudaFree
+
+    def cudaStreamDestroy(self, stream: int) -> tuple[Any]:
+        return (_Error.cudaSuccess,)
+
     def cudaHostAlloc(self, size: int, flags: int) -> tuple[Any, int]:
         return self.cudaMalloc(size)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import sys
@@ -78,6 +79,18 @@ def test_device_memory_is_given_out_again(bench: Bench, bundle_path: Path) -> No
     for _ in range(20):
         session.encode(image)
     assert bench.cuda.allocations == allocations
+
+
+def test_memory_is_freed_with_the_session_and_not_before_its_tensors(bench: Bench, bundle_path: Path) -> None:
+    session: Any = TensorRTSession(folder(bundle_path, "tensorrt-fp16"))
+    encoded = session.encode(np.zeros((1, 3, 64, 64), np.float32))
+    assert bench.cuda.memory
+    del session
+    gc.collect()
+    assert bench.cuda.memory
+    del encoded
+    gc.collect()
+    assert not bench.cuda.memory
 
 
 def test_engines_are_built_once(bench: Bench, bundle_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""The commands around export: pre-flight, engines, inspection; exit statuses and one line for what cannot be done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from burnish.cli.main import app
+from burnish.runtime.errors import BackendError, InputError
+from typer.testing import CliRunner
+
+HERE = Path(__file__).parents[1] / "export"
+
+
+@pytest.fixture(autouse=True)
+def _models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+
+
+def test_check_fails_with_status_1_and_names_the_change() -> None:
+    done = CliRunner().invoke(app, ["export", "fragile:make", "--check", "--target", "executorch-xnnpack-fp32"])
+    assert done.exit_code == 1
+    assert "LayerNorm stays outside the XNNPACK delegate" in done.stdout
+    assert "FAILED: expected at most 1 partition a method" in done.stdout
+
+
+def test_check_as_json_passes_with_status_0() -> None:
+    done = CliRunner().invoke(
+        app, ["export", "fragile:make_sound", "--check", "--target", "executorch-xnnpack-fp32", "--json"]
+    )
+    assert done.exit_code == 0
+    result = json.loads(done.stdout)
+    assert result["passed"]
+    assert [v["partitions"] for v in result["verdicts"]] == [1, 1]
+
+
+def fails(*arguments: str) -> Exception | None:
+    return CliRunner().invoke(app, list(arguments)).exception  # type: ignore[return-value]
+
+
+def test_export_without_a_destination_says_what_is_missing() -> None:
+    error = fails("export", "student.safetensors")
+    assert isinstance(error, InputError)
+    assert "give the bundle's folder and --calibration PHOTOS, or --check" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--program", "onnx-fp32"], "onnx-fp32 is no TensorRT program; this bundle has: tensorrt-fp16, tensorrt-int8"),
+        (["--with", "nvcc"], "unknown builder 'nvcc'; expected one of tensorrt, torch-tensorrt"),
+        (["--with", "torch-tensorrt"], "torch-tensorrt builds fp16 from the student's weights"),
+    ],
+)
+def test_engines_that_cannot_be_built_are_named(bundle_path: Path, arguments: list[str], said: str) -> None:
+    error = fails("build-engine", str(bundle_path), *arguments)
+    assert isinstance(error, InputError)
+    assert said in str(error)
+
+
+def test_without_torch_tensorrt_build_engine_says_what_to_install(bundle_path: Path, tmp_path: Path) -> None:
+    arguments = ["build-engine", str(bundle_path), "--program", "tensorrt-fp16", "--with", "torch-tensorrt"]
+    error = fails(*arguments, "--cache", str(tmp_path / "engines"))
+    assert isinstance(error, BackendError)  # without a GPU CUDA says so first
+    assert not (tmp_path / "engines").exists()

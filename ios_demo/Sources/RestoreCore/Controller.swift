@@ -1,0 +1,239 @@
+/// Why a restoration ended.
+public enum Stop: String, Sendable {
+  case quality, regression, plateau, iterations, budget, broken, cancelled
+}
+
+/// What to do next; everything but `stop` is one call of the program.
+public enum Action: Equatable, Sendable {
+  /// Encode the whole picture as it is now, made small.
+  case look
+  /// Encode a tile's current picture.
+  case encode(Int)
+  /// Encode a tile's original again: its features were given up for room.
+  case recall(Int)
+  case refine(Int)
+  case stop
+}
+
+/// What is known of one tile.
+public struct TileState: Equatable, Sendable {
+  /// Its share of the picture.
+  public let area: Double
+  public internal(set) var iteration = 0
+  public internal(set) var bestIteration = 0
+  public internal(set) var quality: Double?
+  public internal(set) var done: Stop?
+  var belief = 0.0
+  /// The expected drop of the picture's error.
+  var gain = Double.infinity
+  var original = false
+  var estimate = false
+
+  init(area: Double) { self.area = area }
+}
+
+/// One restoration's decisions: a pure state machine, without clock, model, or input and output.
+///
+/// It is told what a step cost, what the assessment was and how much time has passed. Its rules are in docs/conformance.md;
+/// tests/conformance holds the cases that Python, Kotlin and Swift share.
+public struct Controller: Sendable {
+  /// What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
+  static let unseen = 0.25
+
+  public let policy: Policy
+  public private(set) var cost: CostModel
+  public private(set) var tiles: [TileState]
+  public private(set) var reason: Stop?
+  public private(set) var roundsLookedAt = 0
+  private let looks: Bool
+  private let keep: Int
+  private var last = Stop.iterations
+  private var error = 0.0
+  private var known = 0.0
+  private var held: Set<Int> = []
+  private var open: Set<Int>
+
+  /// `areas`: every tile's share of the picture, summing to 1. `looks`: the whole picture is looked at before each round of
+  /// iterations. `keep`: features of how many pictures may be kept beside those of the tile in hand.
+  public init(policy: Policy, cost: CostModel, areas: [Double] = [1], looks: Bool = false, keep: Int = 1_000_000) {
+    self.policy = policy
+    self.cost = cost
+    self.looks = looks
+    self.keep = keep
+    tiles = areas.map(TileState.init)
+    open = policy.maxIterations == 0 ? [] : Set(areas.indices)
+  }
+
+  /// The next step that is predicted to end before the deadline, `elapsedMs` after the call; `.stop` sets `reason`.
+  public mutating func choose(elapsedMs: Double) -> Action {
+    if reason != nil { return .stop }
+    if tiles.count > 1 && goodEnough {
+      reason = .quality
+    } else if open.isEmpty {
+      reason = last
+    } else if let index = next(elapsedMs) {
+      return step(index)
+    } else {
+      reason = .budget
+    }
+    return .stop
+  }
+
+  /// The whole picture was looked at.
+  public mutating func looked(ms: Double) {
+    cost.encode.observe(ms)
+    roundsLookedAt += 1
+  }
+
+  /// A tile's current picture was encoded: its assessed quality, and its largest degradation belief in [0, 1].
+  public mutating func encoded(_ index: Int, quality: Double, belief: Double, ms: Double) {
+    cost.encode.observe(ms)
+    let quality = quality.isNaN ? 0 : quality
+    tiles[index].belief = belief
+    tiles[index].estimate = true
+    tiles[index].gain = tiles[index].area * Quality.error(quality) * (belief * belief)
+    if tiles[index].iteration == 0 {
+      tiles[index].original = true
+      if tiles[index].quality == nil {
+        keep(index, quality)
+        if enough(tiles[index], quality) { finish(index, .quality) }
+      }
+    }
+    makeRoom(working: index)
+  }
+
+  /// A tile's original was encoded again.
+  public mutating func recalled(_ index: Int, ms: Double) {
+    cost.encode.observe(ms)
+    tiles[index].original = true
+    makeRoom(working: index)
+  }
+
+  /// An iteration of a tile ended with a predicted quality; NaN says that the result was broken and thrown away.
+  public mutating func refined(_ index: Int, quality: Double, ms: Double) {
+    cost.refine.observe(ms)
+    tiles[index].iteration += 1
+    tiles[index].estimate = false
+    let before = tiles[index].quality ?? 0
+    guard !quality.isNaN else {
+      finish(index, .broken)
+      return
+    }
+    if !policy.rollback || quality >= before { keep(index, quality) }
+    let tile = tiles[index]
+    tiles[index].gain = Self.unseen * tile.area * Quality.error(quality) * (tile.belief * tile.belief)
+    let forced = tile.iteration < policy.minIterations
+    if enough(tile, quality) {
+      finish(index, .quality)
+    } else if policy.rollback && quality < before && !forced {
+      finish(index, .regression)
+    } else if quality - before < policy.minGain && !forced {
+      finish(index, .plateau)
+    } else if tile.iteration >= policy.maxIterations {
+      finish(index, .iterations)
+    }
+    makeRoom(working: index)
+  }
+
+  /// The caller wants no more; the best so far stands.
+  public mutating func cancel() { reason = reason ?? .cancelled }
+
+  /// A step passed the deadline and was left; the best so far stands.
+  public mutating func late() { reason = reason ?? .budget }
+
+  /// Of the picture as kept: that of the mean squared error of its tiles, as far as they were assessed; 0 before.
+  public var quality: Double {
+    if tiles.count == 1 { return tiles[0].quality ?? 0 }
+    return known > 0 ? Quality.of(error: error / known) : 0
+  }
+
+  /// The highest iteration that any tile keeps.
+  public var bestIteration: Int { tiles.map(\.bestIteration).max() ?? 0 }
+
+  /// Upper estimate of what is still needed to end a tile's next iteration.
+  public func predictedMs(_ index: Int) -> Double {
+    let tile = tiles[index]
+    let needs = [lookIsDue(tile), !tile.estimate, !tile.original && tile.iteration > 0]
+    return Double(needs.count { $0 }) * cost.encode.upper + cost.refine.upper
+  }
+
+  /// The tile as it is now is what the picture shows.
+  private mutating func keep(_ index: Int, _ quality: Double) {
+    if let before = tiles[index].quality {
+      error -= tiles[index].area * Quality.error(before)
+    } else {
+      known += tiles[index].area
+    }
+    error += tiles[index].area * Quality.error(quality)
+    tiles[index].bestIteration = tiles[index].iteration
+    tiles[index].quality = quality
+  }
+
+  /// Whether one tile goes before another: early iterations in rounds, then by expected gain, fewest iterations, index.
+  private func precedes(_ one: Int, _ other: Int) -> Bool {
+    let (a, b) = (tiles[one], tiles[other])
+    let early = max(1, policy.minIterations)
+    let (aLater, bLater) = (a.iteration >= early, b.iteration >= early)
+    if aLater != bLater { return bLater }
+    if aLater && a.gain != b.gain { return a.gain > b.gain }
+    return (a.iteration, one) < (b.iteration, other)
+  }
+
+  /// The first tile in the order whose iteration fits; nil where none does.
+  private func next(_ elapsedMs: Double) -> Int? {
+    guard let first = open.min(by: precedes) else { return nil }
+    return fits(first, elapsedMs) ? first : open.filter { fits($0, elapsedMs) }.min(by: precedes)
+  }
+
+  private func fits(_ index: Int, _ elapsedMs: Double) -> Bool {
+    guard let budget = policy.budgetMs else { return true }
+    return tiles[index].iteration < policy.minIterations || elapsedMs + predictedMs(index) <= budget
+  }
+
+  private func step(_ index: Int) -> Action {
+    let tile = tiles[index]
+    if lookIsDue(tile) { return .look }
+    if !tile.estimate { return .encode(index) }
+    return tile.original ? .refine(index) : .recall(index)
+  }
+
+  private func lookIsDue(_ tile: TileState) -> Bool { looks && roundsLookedAt <= tile.iteration }
+
+  /// Whether the whole picture has the wanted quality, and every tile its least iterations.
+  private var goodEnough: Bool {
+    guard let wanted = policy.minQuality, quality >= wanted else { return false }
+    return tiles.allSatisfy { $0.quality != nil && ($0.done != nil || $0.iteration >= policy.minIterations) }
+  }
+
+  private func enough(_ tile: TileState, _ quality: Double) -> Bool {
+    guard let wanted = policy.minQuality else { return false }
+    return tile.iteration >= policy.minIterations && quality >= wanted
+  }
+
+  private mutating func finish(_ index: Int, _ why: Stop) {
+    tiles[index].done = why
+    last = why
+    tiles[index].original = false
+    tiles[index].estimate = false
+    open.remove(index)
+    held.remove(index)
+  }
+
+  /// Give up features of the tiles with the least to gain; an estimate goes before the original.
+  private mutating func makeRoom(working: Int) {
+    if tiles[working].original || tiles[working].estimate { held.insert(working) }
+    while held.count > 1, held.reduce(0, { $0 + weight($1) }) > keep {
+      let others = held.subtracting([working])
+      guard let index = others.min(by: { (tiles[$0].gain, -$0) < (tiles[$1].gain, -$1) }) else { return }
+      if !(tiles[index].estimate && tiles[index].iteration > 0) { tiles[index].original = false }
+      tiles[index].estimate = false
+      if !tiles[index].original { held.remove(index) }
+    }
+  }
+
+  /// Before its first iteration a tile's estimate is its original.
+  private func weight(_ index: Int) -> Int {
+    let tile = tiles[index]
+    return (tile.original ? 1 : 0) + (tile.estimate && tile.iteration > 0 ? 1 : 0)
+  }
+}

@@ -1,0 +1,101 @@
+import Foundation
+
+/// One expert's name and weight in [0, 1].
+public struct Gate: Equatable, Sendable {
+  public let expert: String
+  public let weight: Double
+}
+
+/// Logistic function, without overflow; 0 for NaN: what a broken assessment says is not believed.
+public func sigmoid(_ x: Double) -> Double {
+  if x.isNaN { return 0 }
+  return x >= 0 ? 1 / (1 + exp(-x)) : exp(x) / (1 + exp(x))
+}
+
+/// The degradation tree and the constants of routing, as bundle.json holds them; from an assessment to the experts' gates.
+///
+/// Leaves are independent. Confidence splits each belief between leaf and parent (UniRestorer, section 3.3); all but the
+/// `top` largest gates become 0 (UIR-LoRA, equation 5). Of many tiles, the leaves in `whole` are judged by a look at the whole
+/// picture, so that neighbours agree.
+public struct Routing: Equatable, Sendable {
+  public struct Branch: Equatable, Sendable {
+    public let parent: String
+    public let leaves: [String]
+  }
+
+  public let tree: [Branch]
+  /// τ: granularity (log-variance) at which leaf and parent share equally.
+  public let threshold: Double
+  public let softness: Double
+  /// K: gates kept.
+  public let top: Int
+  public let whole: [String]
+
+  /// Reads bundle.json's `routing`. Throws `RestoreError.bundle`.
+  public init(_ json: JSON) throws {
+    func take<Value>(_ key: String, _ standard: Value, _ read: (JSON) -> Value?) throws -> Value {
+      guard let value = json[key] else { return standard }
+      guard let result = read(value) else { throw RestoreError.bundle("routing.\(key) is \(value.text.prefix(60))") }
+      return result
+    }
+    tree = try take("tree", []) { value in
+      value.asObject?.map { Branch(parent: $0.key, leaves: $0.value.asStrings ?? []) }
+    }
+    threshold = try take("threshold", -3.0, \.asDouble)
+    softness = try take("softness", 0.7, \.asDouble)
+    top = try take("top", 4, \.asInt)
+    whole = try take("whole", ["haze", "low_light"], \.asStrings)
+    let names = tree.map(\.parent) + tree.flatMap(\.leaves)
+    guard !tree.isEmpty, tree.allSatisfy({ !$0.leaves.isEmpty }), Set(names).count == names.count else {
+      throw RestoreError.bundle("routing.tree needs different names, and leaves under every parent")
+    }
+    guard softness > 0, top > 0 else { throw RestoreError.bundle("routing's softness and top must be above 0") }
+  }
+
+  public var leaves: [String] { tree.flatMap(\.leaves) }
+
+  /// Parents, then leaves: the order of the stacked ranks.
+  public var experts: [String] { tree.map(\.parent) + leaves }
+
+  /// Gates of every expert, from an assessment's granularity and degradation logits (one a leaf).
+  public func gates(granularity: Double, logits: [Double]) -> [Gate] {
+    let confidence = sigmoid((threshold - granularity) / softness)
+    let beliefs = logits.map(sigmoid)
+    var weights: [Double] = []
+    var first = 0
+    for branch in tree {
+      let own = beliefs[first..<first + branch.leaves.count]
+      weights.append((1 - confidence) * (own.max() ?? 0))
+      first += branch.leaves.count
+    }
+    weights += beliefs.map { confidence * $0 }
+    // Ties go to the expert that comes first, so that every language keeps the same ones.
+    let order = weights.indices.sorted { (-weights[$0], $0) < (-weights[$1], $1) }
+    let kept = Set(order.prefix(top))
+    return zip(experts, weights.indices).map { Gate(expert: $0, weight: kept.contains($1) ? weights[$1] : 0) }
+  }
+
+  /// A tile's degradation logits, those of `whole` taken from the look at the whole picture.
+  public func agreedLogits(look: [Double], tile: [Double]) -> [Double] {
+    leaves.indices.map { whole.contains(leaves[$0]) ? look[$0] : tile[$0] }
+  }
+
+  /// Gates a caller states himself: expert → weight in [0, 1]; the others are 0. Throws `RestoreError.input`.
+  public func gates(given: [String: Double]) throws -> [Gate] {
+    for (name, weight) in given {
+      guard experts.contains(name) else {
+        let known = experts.joined(separator: ", ")
+        throw RestoreError.input("unknown degradation \(name); expected one of \(known)")
+      }
+      guard (0...1).contains(weight) else {
+        throw RestoreError.input("weight of \(name) is \(weight); expected a number from 0 to 1")
+      }
+    }
+    return experts.map { Gate(expert: $0, weight: given[$0] ?? 0) }
+  }
+
+  /// What `refine` takes, (1, experts · rank, 1, 1): every gate repeated over its expert's rank.
+  public static func tensor(_ gates: [Gate], rank: Int) -> [Float] {
+    gates.flatMap { Array(repeating: Float($0.weight), count: rank) }
+  }
+}

@@ -1,0 +1,237 @@
+/// One restoration: carries out what the controller says, tile by tile, and keeps the picture whole after each step.
+actor Run {
+  /// A result this much darker than what it came from is broken, unless that was nearly black itself.
+  private static let darker = 0.1
+  private static let nearlyBlack = 4.0 / 255
+  /// What is kept free before the deadline for waking up and handing over.
+  private static let reserveMs = 0.5
+
+  /// What an encode said of a tile, for the refine that follows.
+  private struct Seen {
+    let gates: [Gate]
+    let degradations: [Gate]
+  }
+
+  private let engine: Engine
+  private let picture: Pixels
+  private let fixed: [Gate]?
+  private let keepRounds: Bool
+  private let began: ContinuousClock.Instant
+  private let plan: TilePlan
+  private var controller: Controller
+  private var rounds: Rounds
+  private var originals: [Int: Encoded] = [:]
+  private var estimates: [Int: Encoded] = [:]
+  private var look: [Double]?
+  /// What the next iteration starts from, and what the picture shows; they differ after a forced regression.
+  private var current: [Pixels]
+  private var kept: [Pixels]
+  private var canvas: Pixels
+  private var planes: (tile: Int, planes: Planes)?
+  private var seen: [Int: Seen] = [:]
+  private var trace: [Event] = []
+  private var shown: [Pixels]
+
+  init(
+    engine: Engine, cost: CostModel, picture: Pixels, policy: Policy, fixed: [Gate]?, keepRounds: Bool,
+    began: ContinuousClock.Instant
+  ) {
+    let settings = engine.settings
+    self.engine = engine
+    self.picture = picture
+    self.fixed = fixed
+    self.keepRounds = keepRounds
+    self.began = began
+    let plan = TilePlan(height: picture.height, width: picture.width, tile: settings.tile)
+    let areas = plan.areas
+    self.plan = plan
+    controller = Controller(
+      policy: policy, cost: cost, areas: areas, looks: plan.count > 1, keep: settings.keep)
+    rounds = Rounds(areas: areas)
+    current = (0..<plan.count).map { picture.crop(plan.region($0)) }
+    kept = current
+    canvas = picture
+    shown = keepRounds ? [picture] : []
+  }
+
+  /// Ends the restoration after the step that is running; the best so far stands.
+  func cancel() { controller.cancel() }
+
+  /// Carries out steps up to the next refine; the picture as it is then. Nil when the controller stops.
+  func next() async throws -> Update? {
+    while true {
+      do {
+        switch controller.choose(elapsedMs: elapsed) {
+        case .stop: return nil
+        case .look: try await takeALook()
+        case .encode(let index): try await encode(index)
+        case .recall(let index): try await recall(index)
+        case .refine(let index): return try await refine(index)
+        }
+      } catch is Late {
+        controller.late()
+      } catch is CancellationError {
+        controller.cancel()
+      } catch let error as RestoreError {
+        throw error
+      } catch {
+        throw RestoreError.program("\(engine.settings.program) failed (\(error)); try other compute units or another program")
+      }
+    }
+  }
+
+  /// The restoration as far as it got.
+  var result: Restoration {
+    Restoration(
+      picture: canvas, iteration: controller.bestIteration, quality: controller.quality,
+      reason: controller.reason ?? .cancelled, elapsedMs: elapsed, tiles: plan.count,
+      steps: rounds.rows(quality: controller.quality), trace: trace,
+      rounds: keepRounds && rounds.isOpen ? shown + [canvas] : shown)
+  }
+
+  private var elapsed: Double { began.duration(to: .now).milliseconds }
+
+  private func call<Value: Sendable>(
+    _ index: Int, _ method: WritableKeyPath<CostModel, Estimate> & Sendable,
+    _ work: @escaping @Sendable (any Session) async throws -> Value
+  ) async throws -> Value {
+    var deadline: ContinuousClock.Instant?
+    if let budget = controller.policy.budgetMs, controller.tiles[index].iteration >= controller.policy.minIterations {
+      deadline = began.advanced(by: .milliseconds(max(0, budget - Self.reserveMs)))
+    }
+    return try await engine.call(method, deadline: deadline, work)
+  }
+
+  private func takeALook() async throws {
+    let (canvas, tile, before) = (canvas, engine.settings.tile, elapsed)
+    let encoded = try await call(0, \.encode) { session in
+      try await session.encode(Planes(Look.shrink(canvas, tile: tile), side: tile))
+    }
+    try check(encoded)
+    look = encoded.logits
+    let ms = elapsed - before
+    controller.looked(ms: ms)
+    record(.look, 0, controller.roundsLookedAt - 1, ms)
+  }
+
+  private func encode(_ index: Int) async throws {
+    let (encoded, planes, ms) = try await encoded(index, current[index])
+    let (routing, iteration) = (engine.settings.routing, controller.tiles[index].iteration)
+    let logits = look.map { routing.agreedLogits(look: $0, tile: encoded.logits) } ?? encoded.logits
+    let gates = fixed ?? routing.gates(granularity: encoded.granularity, logits: logits)
+    let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
+    seen[index] = Seen(gates: gates, degradations: beliefs)
+    estimates[index] = encoded
+    self.planes = (index, planes)
+    if iteration == 0 { originals[index] = encoded }
+    let quality = calibrated(encoded.quality)
+    controller.encoded(index, quality: quality, belief: encoded.logits.map(sigmoid).max() ?? 0, ms: ms)
+    record(.encode, index, iteration, ms, quality)
+    if iteration == 0 {
+      rounds.started(index, quality: quality, degradations: beliefs)
+      ended(index)
+    }
+    forget()
+  }
+
+  private func recall(_ index: Int) async throws {
+    let (encoded, _, ms) = try await encoded(index, picture.crop(plan.region(index)))
+    originals[index] = encoded
+    controller.recalled(index, ms: ms)
+    record(.recall, index, controller.tiles[index].iteration, ms)
+    forget()
+  }
+
+  private func encoded(_ index: Int, _ pixels: Pixels) async throws -> (Encoded, Planes, ms: Double) {
+    let (tile, before) = (engine.settings.tile, elapsed)
+    let (encoded, planes) = try await call(index, \.encode) { session in
+      let planes = Planes(pixels, side: tile)
+      return (try await session.encode(planes), planes)
+    }
+    try check(encoded)
+    return (encoded, planes, elapsed - before)
+  }
+
+  private func refine(_ index: Int) async throws -> Update {
+    let (tile, before, pixels) = (engine.settings.tile, elapsed, current[index])
+    guard let seen = seen[index], let original = originals[index], let estimate = estimates[index] else {
+      preconditionFailure("the controller refines tiles that were encoded")
+    }
+    let ready = planes?.tile == index ? planes?.planes : nil
+    let gates = Routing.tensor(seen.gates, rank: engine.settings.rank)
+    let (restored, raw) = try await call(index, \.refine) { session -> (Pixels?, Double) in
+      let source = ready ?? Planes(pixels, side: tile)
+      let refined = try await session.refine(source, original: original, estimate: estimate, gates: gates)
+      if Self.broken(refined.restored, source) { return (nil, .nan) }
+      return (refined.restored.pixels(height: pixels.height, width: pixels.width), refined.quality)
+    }
+    planes = nil
+    // A program that predicts no number is as broken as one that gives no picture.
+    let quality = restored == nil ? .nan : calibrated(raw)
+    let keeps = !controller.policy.rollback || quality >= controller.tiles[index].quality ?? 0
+    let improved = !quality.isNaN && keeps
+    if let restored, !quality.isNaN {
+      current[index] = restored
+      if keeps { show(index, restored) }
+    }
+    // What it costs is known only now: showing the result belongs to the step.
+    let ms = elapsed - before
+    controller.refined(index, quality: quality, ms: ms)
+    record(.refine, index, controller.tiles[index].iteration, ms, quality)
+    rounds.refined(index, gates: seen.gates, degradations: seen.degradations)
+    ended(index)
+    forget()
+    return Update(
+      iteration: controller.tiles[index].iteration, tile: index, improved: improved, region: plan.region(index),
+      quality: controller.quality, elapsedMs: elapsed, done: rounds.begun, tiles: plan.count, picture: canvas)
+  }
+
+  /// Puts a tile's result into the picture, blended with its neighbours'.
+  private func show(_ index: Int, _ pixels: Pixels) {
+    kept[index] = pixels
+    if plan.count == 1 {
+      canvas = pixels
+    } else {
+      let region = plan.region(index)
+      canvas.put(plan.blend(kept, region: region), at: region)
+    }
+  }
+
+  private func record(_ ran: Event.Kind, _ tile: Int, _ iteration: Int, _ ms: Double, _ quality: Double? = nil) {
+    let event = Event(ran: ran, tile: tile, iteration: iteration, costMs: ms, elapsedMs: elapsed, quality: quality)
+    trace.append(event)
+    rounds.spent(ms, elapsedMs: event.elapsedMs, first: (ran == .look || ran == .encode) && iteration == 0)
+  }
+
+  /// A tile may have been the last of its round.
+  private func ended(_ index: Int) {
+    let tile = controller.tiles[index]
+    let over = rounds.reached(
+      index, iteration: tile.iteration, isDone: tile.done != nil, quality: controller.quality)
+    if over && keepRounds { shown.append(canvas) }
+  }
+
+  private func calibrated(_ quality: Double) -> Double {
+    quality.isNaN ? quality : engine.settings.calibration.apply(quality)
+  }
+
+  private func check(_ encoded: Encoded) throws {
+    let leaves = engine.settings.routing.leaves.count
+    guard encoded.logits.count == leaves else {
+      throw RestoreError.program(
+        "\(engine.settings.program) names \(encoded.logits.count) degradations, bundle.json \(leaves); export the bundle again")
+    }
+  }
+
+  /// Let go of the features that the controller gave up.
+  private func forget() {
+    originals = originals.filter { controller.tiles[$0.key].original }
+    estimates = estimates.filter { controller.tiles[$0.key].estimate }
+  }
+
+  /// NaN, infinite, or black where the source was not.
+  private static func broken(_ restored: Planes, _ source: Planes) -> Bool {
+    let (level, before) = (restored.mean, source.mean)
+    return !level.isFinite || (before > nearlyBlack && level < darker * before)
+  }
+}

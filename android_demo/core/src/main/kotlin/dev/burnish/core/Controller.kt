@@ -1,0 +1,267 @@
+package dev.burnish.core
+
+import java.util.TreeSet
+import kotlin.math.max
+
+// What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
+private const val UNSEEN = 0.25
+
+/** What to do next; everything but [Stop] is one call of the program. */
+sealed interface Action {
+    /** Encode the whole picture as it is now, made small. */
+    data object Look : Action
+
+    /** Encode a tile's current picture. */
+    data class Encode(val tile: Int) : Action
+
+    /** Encode a tile's original again: its features were given up for room. */
+    data class Recall(val tile: Int) : Action
+
+    /** Refine a tile. */
+    data class Refine(val tile: Int) : Action
+
+    /** Nothing more; [Controller.reason] says why. */
+    data object Stop : Action
+}
+
+/** What is known of one tile; read by others, written by the controller alone. */
+class TileState internal constructor(
+    /** Its share of the picture. */
+    val area: Double,
+) {
+    var iteration: Int = 0
+        internal set
+    var bestIteration: Int = 0
+        internal set
+    var quality: Double? = null
+        internal set
+
+    /** The largest degradation probability, in [0, 1]. */
+    var belief: Double = 0.0
+        internal set
+
+    /** The expected drop of the picture's error. */
+    var gain: Double = Double.POSITIVE_INFINITY
+        internal set
+
+    /** Whether features of its original are kept. */
+    var original: Boolean = false
+        internal set
+
+    /** Whether features of its current picture are kept. */
+    var estimate: Boolean = false
+        internal set
+    var done: Stop? = null
+        internal set
+}
+
+/**
+ * Says what to do next with which tile, and why to stop: a pure state machine without clock, model or I/O.
+ *
+ * A picture of one tile goes through restore, assess, repeat. Of many tiles each gets its first iteration; then time goes to
+ * the tile with the largest expected gain. docs/conformance.md has the rules, tests/conformance the cases.
+ *
+ * @param areas every tile's share of the picture, summing to 1
+ * @param looks whether the whole picture is looked at before each round of iterations
+ * @param keep features of how many pictures may be kept beside those of the tile in hand
+ */
+class Controller(
+    val policy: Policy,
+    cost: CostModel,
+    areas: List<Double> = listOf(1.0),
+    private val looks: Boolean = false,
+    private val keep: Int = 1_000_000,
+) {
+    val tiles: List<TileState> = areas.map(::TileState)
+
+    var cost: CostModel = cost
+        private set
+    var reason: Stop? = null
+        private set
+    var roundsLookedAt: Int = 0
+        private set
+
+    private var last = Stop.ITERATIONS
+    private var error = 0.0
+    private var known = 0.0
+    private val held = TreeSet<Int>()
+    private val open: MutableSet<Int> = if (policy.maxIterations == 0) mutableSetOf() else tiles.indices.toMutableSet()
+
+    // Early iterations in rounds, then by expected gain, fewest iterations, index.
+    private val order = compareBy<Int> { isLater(it) }
+        .thenByDescending { if (isLater(it)) tiles[it].gain else 0.0 }
+        .thenBy { tiles[it].iteration }
+        .thenBy { it }
+
+    /** The next step that is predicted to end before the deadline, [elapsedMs] after the call. */
+    fun choose(elapsedMs: Double): Action {
+        if (reason == null) {
+            if (tiles.size > 1 && isGoodEnough()) {
+                reason = Stop.QUALITY
+            } else if (open.isEmpty()) {
+                reason = last
+            } else {
+                val index = next(elapsedMs)
+                if (index != null) return step(index)
+                reason = Stop.BUDGET
+            }
+        }
+        return Action.Stop
+    }
+
+    /** The whole picture was looked at. */
+    fun looked(ms: Double) {
+        cost = cost.encoded(ms)
+        roundsLookedAt += 1
+    }
+
+    /** A tile's current picture was encoded: its assessed quality (NaN: broken) and its largest degradation [belief]. */
+    fun encoded(index: Int, quality: Double, belief: Double, ms: Double) {
+        cost = cost.encoded(ms)
+        val tile = tiles[index]
+        val assessed = if (quality.isNaN()) 0.0 else quality
+        tile.belief = belief
+        tile.estimate = true
+        tile.gain = tile.area * qualityToMse(assessed) * (belief * belief)
+        if (tile.iteration == 0) {
+            tile.original = true
+            if (tile.quality == null) {
+                keep(tile, assessed)
+                if (isEnough(tile, assessed)) finish(index, Stop.QUALITY)
+            }
+        }
+        makeRoom(index)
+    }
+
+    /** A tile's original was encoded again. */
+    fun recalled(index: Int, ms: Double) {
+        cost = cost.encoded(ms)
+        tiles[index].original = true
+        makeRoom(index)
+    }
+
+    /** An iteration of a tile ended with a predicted quality; NaN says that the result was broken and thrown away. */
+    fun refined(index: Int, quality: Double, ms: Double) {
+        cost = cost.refined(ms)
+        val tile = tiles[index]
+        tile.iteration += 1
+        tile.estimate = false
+        val before = tile.quality ?: 0.0
+        if (quality.isNaN()) {
+            finish(index, Stop.BROKEN)
+            return
+        }
+        if (!policy.rollback || quality >= before) keep(tile, quality)
+        tile.gain = UNSEEN * tile.area * qualityToMse(quality) * (tile.belief * tile.belief)
+        val forced = tile.iteration < policy.minIterations
+        when {
+            isEnough(tile, quality) -> finish(index, Stop.QUALITY)
+            policy.rollback && quality < before && !forced -> finish(index, Stop.REGRESSION)
+            quality - before < policy.minGain && !forced -> finish(index, Stop.PLATEAU)
+            tile.iteration >= policy.maxIterations -> finish(index, Stop.ITERATIONS)
+        }
+        makeRoom(index)
+    }
+
+    /** The caller wants no more; the best so far stands. */
+    fun cancel() {
+        reason = reason ?: Stop.CANCELLED
+    }
+
+    /** A step passed the deadline and was left; the best so far stands. */
+    fun late() {
+        reason = reason ?: Stop.BUDGET
+    }
+
+    /** Of the picture as kept: that of the mean squared error of its tiles, as far as they were assessed; 0 before. */
+    val quality: Double
+        get() = when {
+            tiles.size == 1 -> tiles[0].quality ?: 0.0
+            known > 0.0 -> mseToQuality(error / known)
+            else -> 0.0
+        }
+
+    /** The highest iteration that any tile keeps. */
+    val bestIteration: Int get() = tiles.maxOf { it.bestIteration }
+
+    /** Upper estimate of what is still needed to end a tile's next iteration, in milliseconds. */
+    fun predictedMs(index: Int): Double {
+        val tile = tiles[index]
+        val encodes = listOf(isLookDue(tile), !tile.estimate, !tile.original && tile.iteration > 0).count { it }
+        return encodes * cost.encode.upper + cost.refine.upper
+    }
+
+    // The tile as it is now is what the picture shows.
+    private fun keep(tile: TileState, quality: Double) {
+        val before = tile.quality
+        if (before == null) known += tile.area else error -= tile.area * qualityToMse(before)
+        error += tile.area * qualityToMse(quality)
+        tile.bestIteration = tile.iteration
+        tile.quality = quality
+    }
+
+    private fun isLater(index: Int) = tiles[index].iteration >= max(1, policy.minIterations)
+
+    private fun next(elapsedMs: Double): Int? {
+        val first = open.minWith(order)
+        if (fits(first, elapsedMs)) return first
+        return open.sortedWith(order).firstOrNull { fits(it, elapsedMs) }
+    }
+
+    private fun fits(index: Int, elapsedMs: Double): Boolean {
+        val budget = policy.budgetMs
+        val forced = tiles[index].iteration < policy.minIterations
+        return budget == null || forced || elapsedMs + predictedMs(index) <= budget
+    }
+
+    private fun step(index: Int): Action {
+        val tile = tiles[index]
+        return when {
+            isLookDue(tile) -> Action.Look
+            !tile.estimate -> Action.Encode(index)
+            !tile.original -> Action.Recall(index)
+            else -> Action.Refine(index)
+        }
+    }
+
+    private fun isLookDue(tile: TileState) = looks && roundsLookedAt <= tile.iteration
+
+    private fun isGoodEnough(): Boolean {
+        val wanted = policy.minQuality ?: return false
+        return quality >= wanted &&
+            tiles.all { it.quality != null && (it.done != null || it.iteration >= policy.minIterations) }
+    }
+
+    private fun isEnough(tile: TileState, quality: Double): Boolean {
+        val wanted = policy.minQuality ?: return false
+        return tile.iteration >= policy.minIterations && quality >= wanted
+    }
+
+    private fun finish(index: Int, reason: Stop) {
+        val tile = tiles[index]
+        tile.done = reason
+        last = reason
+        tile.original = false
+        tile.estimate = false
+        open.remove(index)
+        held.remove(index)
+    }
+
+    // Gives up features of the tiles with the least to gain; an estimate goes before the original.
+    private fun makeRoom(working: Int) {
+        if (tiles[working].original || tiles[working].estimate) held.add(working)
+        while (held.sumOf { weight(it) } > keep && held.size > 1) {
+            val least = held.filter { it != working }.minWith(compareBy<Int> { tiles[it].gain }.thenByDescending { it })
+            val tile = tiles[least]
+            if (!(tile.estimate && tile.iteration > 0)) tile.original = false
+            tile.estimate = false
+            if (!tile.original) held.remove(least)
+        }
+    }
+
+    private fun weight(index: Int): Int {
+        // Before its first iteration a tile's estimate is its original.
+        val tile = tiles[index]
+        return (if (tile.original) 1 else 0) + (if (tile.estimate && tile.iteration > 0) 1 else 0)
+    }
+}

@@ -1,0 +1,74 @@
+package dev.burnish.core
+
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import java.nio.FloatBuffer
+
+/** A loaded program, its worker, and what is known of it. All but [cost] is touched by the worker's thread alone. */
+internal class Engine(
+    private val session: Session,
+    val program: Program,
+    val tile: Int,
+    val rank: Int,
+    val routing: Routing,
+    /** Of how many pictures features may be kept. */
+    val keep: Int,
+    cost: CostModel,
+) {
+    val worker = Worker()
+
+    @Volatile
+    var cost: CostModel = cost
+        private set
+
+    // One input for all calls; a tile that is refined right after it was encoded is there already.
+    private val input: FloatBuffer =
+        ByteBuffer.allocateDirect(4 * 3 * tile * tile).order(ByteOrder.nativeOrder()).asFloatBuffer()
+    private var packed: Pixels? = null
+
+    fun encodeTook(ms: Double) {
+        cost = cost.encoded(ms)
+    }
+
+    fun refineTook(ms: Double) {
+        cost = cost.refined(ms)
+    }
+
+    fun encode(pixels: Pixels): Encoded {
+        pack(pixels)
+        return session.encode(input)
+    }
+
+    /** The restored tile and its calibrated quality; null with NaN where it is broken. */
+    fun refine(current: Pixels, original: Encoded, estimate: Encoded, gates: FloatArray): Pair<Pixels?, Double> {
+        pack(current)
+        val refined = session.refine(input, original, estimate, gates)
+        if (isBroken(refined.planes)) return null to Double.NaN
+        return unpackTile(refined.planes, tile, current.height, current.width) to calibrated(refined.quality)
+    }
+
+    fun calibrated(quality: Double): Double = if (quality.isNaN()) quality else program.calibration.apply(quality)
+
+    private fun pack(pixels: Pixels) {
+        if (packed !== pixels) packTile(pixels, tile, input)
+        packed = pixels
+    }
+
+    // NaN, infinite, or black where the source was not.
+    private fun isBroken(restored: FloatBuffer): Boolean {
+        val level = meanOf(restored)
+        val before = meanOf(input)
+        return !(level - level == 0.0) || (before > NEARLY_BLACK && level < DARKER * before)
+    }
+
+    fun close() {
+        worker.post { session.close() }
+        worker.close()
+    }
+
+    private companion object {
+        // A result this much darker than what it came from is broken, unless that was nearly black itself.
+        const val DARKER = 0.1
+        const val NEARLY_BLACK = 4.0 / 255
+    }
+}

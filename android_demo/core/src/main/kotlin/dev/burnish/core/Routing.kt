@@ -1,0 +1,72 @@
+package dev.burnish.core
+
+import kotlin.math.exp
+
+/** Every expert's weight in [0, 1], in the order of the stacked ranks. */
+typealias Gates = Map<String, Double>
+
+/**
+ * The degradation tree and the constants of routing, as bundle.json holds them.
+ *
+ * @param tree parents, each with its leaves, in the order of the experts' ranks
+ * @param threshold τ: the granularity (log-variance) at which leaf and parent share equally
+ * @param softness s
+ * @param top K: gates kept
+ * @param whole leaves that a look at the whole picture judges
+ */
+data class Routing(
+    val tree: Map<String, List<String>>,
+    val threshold: Double = -3.0,
+    val softness: Double = 0.7,
+    val top: Int = 4,
+    val whole: Set<String> = setOf("haze", "low_light"),
+) {
+    val leaves: List<String> = tree.values.flatten()
+
+    /** Parents, then leaves. */
+    val experts: List<String> = tree.keys.toList() + leaves
+}
+
+/** Logistic function, without overflow; 0 for NaN: what a broken assessment says is not believed. */
+fun sigmoid(x: Double): Double = when {
+    x.isNaN() -> 0.0
+    x >= 0 -> 1.0 / (1.0 + exp(-x))
+    else -> exp(x) / (1.0 + exp(x))
+}
+
+/**
+ * Gates of every expert, from an assessment's granularity and degradation logits (one a leaf).
+ *
+ * Confidence c = sigmoid((τ − granularity) / s) splits each belief between the leaf, c·p(leaf), and its parent,
+ * (1 − c)·max p(leaves) (UniRestorer); all but the largest K become 0 (UIR-LoRA).
+ */
+fun route(routing: Routing, granularity: Double, logits: List<Double>): Gates {
+    require(logits.size == routing.leaves.size) { "${logits.size} logits for ${routing.leaves.size} leaves" }
+    val confidence = sigmoid((routing.threshold - granularity) / routing.softness)
+    val belief = routing.leaves.zip(logits.map(::sigmoid)).toMap()
+    val gates = LinkedHashMap<String, Double>()
+    for ((parent, leaves) in routing.tree) gates[parent] = (1 - confidence) * leaves.maxOf { belief.getValue(it) }
+    for ((leaf, p) in belief) gates[leaf] = confidence * p
+    // A stable sort: ties go to the expert that comes first.
+    val kept = gates.keys.sortedByDescending { gates.getValue(it) }.take(routing.top).toSet()
+    return gates.mapValues { (name, gate) -> if (name in kept) gate else 0.0 }
+}
+
+/** A tile's degradation logits, those of [Routing.whole] taken from the look at the whole picture. */
+fun agreedLogits(routing: Routing, look: List<Double>, tile: List<Double>): List<Double> =
+    routing.leaves.indices.map { if (routing.leaves[it] in routing.whole) look[it] else tile[it] }
+
+/** Gates a caller states: expert → weight in [0, 1]; the others are 0. Throws [InputException]. */
+fun givenGates(routing: Routing, degradations: Map<String, Double>): Gates {
+    for ((name, weight) in degradations) {
+        requireInput(name in routing.experts) {
+            "unknown degradation '$name'; expected one of ${routing.experts.joinToString()}"
+        }
+        requireInput(weight in 0.0..1.0) { "weight of $name is $weight; expected a number in [0, 1]" }
+    }
+    return routing.experts.associateWith { degradations[it] ?: 0.0 }
+}
+
+/** The program's gates: every expert's repeated over its [rank]. */
+fun gateTensor(routing: Routing, gates: Gates, rank: Int): FloatArray =
+    FloatArray(routing.experts.size * rank) { gates.getValue(routing.experts[it / rank]).toFloat() }

@@ -1,0 +1,202 @@
+package dev.burnish.core
+
+// What is kept free before the deadline for waking up and handing over; coroutines wake to the millisecond.
+private const val RESERVE_MS = 2.0
+
+/** One restoration: carries out what the controller says, tile by tile, and keeps the picture whole after each step. */
+internal class Run(
+    private val engine: Engine,
+    private val picture: Pixels,
+    policy: Policy,
+    private val fixed: Gates?,
+    private val began: Long,
+) {
+    private class Seen(val gates: Gates, val degradations: Map<String, Double>)
+
+    private val plan = planTiles(picture.height, picture.width, engine.tile)
+    private val controller = Controller(policy, engine.cost, plan.areas, looks = plan.size > 1, keep = engine.keep)
+    private val originals = HashMap<Int, Encoded>()
+    private val estimates = HashMap<Int, Encoded>()
+    private val seen = HashMap<Int, Seen>()
+    private var look: List<Double>? = null
+
+    private val sources = List(plan.size) { picture.view(plan.region(it)) }
+
+    // What the next iteration starts from, and what the picture shows; they differ after a forced regression.
+    private val current = sources.toMutableList()
+    private val kept = sources.toMutableList()
+    private var canvas = picture
+    private val trace = mutableListOf<Event>()
+    private val rounds = Rounds(plan.areas)
+
+    @Volatile
+    private var isCancelled = false
+
+    fun cancel() {
+        isCancelled = true
+    }
+
+    /** Carry out steps until one more refine is done; null when the controller stops. */
+    suspend fun next(): Update? {
+        while (true) {
+            if (isCancelled) controller.cancel()
+            try {
+                when (val action = controller.choose(elapsed())) {
+                    Action.Look -> takeALook()
+                    is Action.Encode -> encode(action.tile)
+                    is Action.Recall -> recall(action.tile)
+                    is Action.Refine -> return refine(action.tile)
+                    Action.Stop -> return null
+                }
+            } catch (_: Late) {
+                controller.late()
+            }
+        }
+    }
+
+    /** The restoration as far as it got. */
+    fun result() = Restoration(
+        picture = canvas,
+        iteration = controller.bestIteration,
+        quality = controller.quality,
+        reason = controller.reason ?: Stop.CANCELLED,
+        elapsedMs = elapsed(),
+        steps = rounds.rows(controller.quality),
+        trace = trace.toList(),
+        tiles = plan.size,
+        program = engine.program.name,
+    )
+
+    /** Give all features back. */
+    fun close() {
+        release(originals.values + estimates.values)
+        originals.clear()
+        estimates.clear()
+    }
+
+    private fun elapsed() = millisSince(began)
+
+    // A call of the program; its milliseconds, waiting for others included, are [elapsed]'s difference.
+    private suspend fun <T : Any> call(index: Int, took: (Double) -> Unit, work: () -> T): T {
+        val budget = controller.policy.budgetMs
+        val forced = controller.tiles[index].iteration < controller.policy.minIterations
+        val timeout = if (budget == null || forced) null else maxOf(0.0, budget - elapsed() - RESERVE_MS)
+        return engine.worker.call(timeout, took, work)
+    }
+
+    private suspend fun takeALook() {
+        val before = elapsed()
+        val whole = canvas
+        look = call(0, engine::encodeTook) {
+            val encoded = engine.encode(makeSmall(whole, engine.tile))
+            encoded.release()
+            encoded.assessment.logits
+        }
+        val ms = elapsed() - before
+        controller.looked(ms)
+        record(Event(Call.LOOK, 0, controller.roundsLookedAt - 1, ms, elapsed()))
+    }
+
+    private suspend fun recall(index: Int) {
+        val before = elapsed()
+        originals[index] = call(index, engine::encodeTook) { engine.encode(sources[index]) }
+        val ms = elapsed() - before
+        controller.recalled(index, ms)
+        record(Event(Call.RECALL, index, controller.tiles[index].iteration, ms, elapsed()))
+        forget()
+    }
+
+    private suspend fun encode(index: Int) {
+        val before = elapsed()
+        val pixels = current[index]
+        val encoded = call(index, engine::encodeTook) { engine.encode(pixels) }
+        val ms = elapsed() - before
+        val said = encoded.assessment
+        val routing = engine.routing
+        val logits = look?.let { agreedLogits(routing, it, said.logits) } ?: said.logits
+        val gates = fixed ?: route(routing, said.granularity, logits)
+        val beliefs = routing.leaves.indices.associate { routing.leaves[it] to sigmoid(logits[it]) }
+        val iteration = controller.tiles[index].iteration
+        seen[index] = Seen(gates, beliefs)
+        estimates[index] = encoded
+        if (iteration == 0) originals[index] = encoded
+        val quality = engine.calibrated(said.quality)
+        controller.encoded(index, quality, said.logits.maxOf(::sigmoid), ms)
+        record(Event(Call.ENCODE, index, iteration, ms, elapsed(), quality))
+        if (iteration == 0) {
+            rounds.started(index, if (quality.isNaN()) 0.0 else quality, beliefs)
+            ended(index)
+        }
+        forget()
+    }
+
+    private suspend fun refine(index: Int): Update {
+        val before = elapsed()
+        val source = current[index]
+        val saw = seen.getValue(index)
+        val gates = gateTensor(engine.routing, saw.gates, engine.rank)
+        val original = originals.getValue(index)
+        val estimate = estimates.getValue(index)
+        val (pixels, quality) = call(index, engine::refineTook) { engine.refine(source, original, estimate, gates) }
+        val tile = controller.tiles[index]
+        // Told before what it costs is known whole: showing the result belongs to the step.
+        var patch: Pixels? = null
+        if (pixels != null) {
+            current[index] = pixels
+            if (!controller.policy.rollback || quality >= (tile.quality ?: 0.0)) patch = show(index, pixels)
+        }
+        val ms = elapsed() - before
+        controller.refined(index, quality, ms)
+        record(Event(Call.REFINE, index, tile.iteration, ms, elapsed(), quality))
+        rounds.refined(index, saw.gates, saw.degradations)
+        ended(index)
+        forget()
+        return Update(
+            iteration = tile.iteration,
+            tile = index,
+            region = plan.region(index),
+            patch = patch,
+            quality = controller.quality,
+            elapsedMs = elapsed(),
+            done = rounds.begun,
+            tiles = plan.size,
+        )
+    }
+
+    // Put a tile's result into the picture, blended with its neighbours'.
+    private fun show(index: Int, pixels: Pixels): Pixels {
+        kept[index] = pixels
+        if (plan.size == 1) {
+            canvas = pixels
+            return pixels
+        }
+        if (canvas === picture) canvas = picture.copy()
+        val region = plan.region(index)
+        val patch = blend(kept, plan, region)
+        canvas.put(patch, region.top, region.left)
+        return patch
+    }
+
+    private fun record(event: Event) {
+        trace.add(event)
+        val first = (event.ran == Call.LOOK || event.ran == Call.ENCODE) && event.iteration == 0
+        rounds.spent(event.costMs, event.elapsedMs, first)
+    }
+
+    private fun ended(index: Int) {
+        val tile = controller.tiles[index]
+        rounds.reached(index, tile.iteration, tile.done != null, controller.quality)
+    }
+
+    // Lets go of the features that the controller gave up.
+    private fun forget() {
+        val before = HashSet(originals.values + estimates.values)
+        originals.keys.removeAll { !controller.tiles[it].original }
+        estimates.keys.removeAll { !controller.tiles[it].estimate }
+        release(before - originals.values.toSet() - estimates.values.toSet())
+    }
+
+    private fun release(encoded: Collection<Encoded>) {
+        if (encoded.isNotEmpty()) engine.worker.post { encoded.toSet().forEach { it.release() } }
+    }
+}

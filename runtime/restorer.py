@@ -20,6 +20,7 @@ from .controller import Policy
 from .cost import CostModel, Estimate
 from .errors import InputError
 from .pictures import Picture, from_array, read
+from .probe import pick
 from .restoration import Restoration, Update
 from .routing import gate_tensor, given_gates
 from .run import Engine, Run
@@ -56,7 +57,7 @@ class Restorer:
     ) -> None:
         manifest = bundle.manifest
         self.bundle, self.program, self.backend = bundle, program, backend
-        self.reason = "asked for"
+        self.chosen_because = f"{backend} was asked for"
         # An upper limit of what an encode gives out: a tile in, everything else out.
         bytes_a_tile = program.boundary_bytes.get("encode", 64 * manifest.tile**2)
         self._engine = Engine(
@@ -85,17 +86,19 @@ class Restorer:
     ) -> Restorer:
         """Load a bundle (None: the embedded one) and a program of it that this machine runs.
 
-        `backend` "auto" takes the one that was measured to be fastest here (`reason` says how it was chosen). `warm_up` runs
-        both methods a few times so that the first budget is kept from a measured cost. `feature_memory_mb` bounds the features
-        of large pictures' tiles; what is beyond it is encoded again. `experts` names a pack of the bundle to use instead of
-        the program's own. Raises BundleError for a damaged bundle, BackendError when nothing here can run it.
+        `backend` "auto" takes the one that was measured to be fastest here, see `chosen_because`; it is measured once and
+        remembered. `warm_up` runs both methods a few times so that the first budget is kept from a measured cost.
+        `feature_memory_mb` bounds the features of large pictures' tiles; what is beyond it is encoded again. `experts` names
+        a pack of the bundle to use instead of the program's own. Raises BundleError for a damaged bundle, BackendError when
+        nothing here can run it.
         """
         opened = Bundle.open(EMBEDDED if bundle is None else Path(bundle))
         if experts is not None and program is None:
             program = next(iter(opened.expert_pack(experts).programs), None)
-        name, chosen = backends.choose(opened, backend, program)
+        name, chosen, reason = pick(opened, backend, program, threads)
         session = backends.load(opened, name, chosen, threads, experts)
         restorer = cls(opened, chosen, name, session, feature_memory_mb)
+        restorer.chosen_because = reason
         if warm_up:
             restorer.warm_up()
         return restorer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,14 @@ TILE = 64
 # What the bundle of the tests holds: all that is written unasked, and int8 ONNX.
 BUNDLED = [*select(None), TARGETS["onnx-int8"]]
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is measured and built here once is remembered for the tests alone, also by the commands they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def stack(pictures: list[NDArray[np.float32]]) -> Tensor:

@@ -1,7 +1,8 @@
-"""Backends run programs. Each module here is named after the package it needs and has `load(folder, threads)`."""
+"""Backends run programs. Each module here has `load(folder, threads)`; a name such as onnxruntime:cuda is a variant of one."""
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,27 +12,56 @@ from ..bundle import Bundle, Program
 from ..errors import BackendError, BundleError
 from .base import Encoded, Session
 
-__all__ = ["BACKENDS", "Encoded", "Session", "available", "choose", "load", "load_session"]
+__all__ = ["BACKENDS", "REFERENCES", "Encoded", "Session", "available", "choose", "load", "load_session", "packages"]
 
+_COREML = tuple(f"{kind}-{p}" for p in ("w8a8", "fp16") for kind in ("coreml", "coreml-ios17", "coreml-images"))
 # Name of the backend, its module here and the package it needs → the programs it runs, best first. The order is the
 # order `auto` tries: ONNX Runtime starts without torch.
 BACKENDS: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("onnx-fp32", "onnx-int8", "tensorrt-fp16", "tensorrt-int8"),
     "executorch": ("executorch-xnnpack-int8", "executorch-xnnpack-fp32"),
+    "onnxruntime:cuda": ("onnx-fp32", "tensorrt-fp16"),
+    "onnxruntime:tensorrt": ("tensorrt-int8", "tensorrt-fp16", "onnx-fp32"),
+    "onnxruntime:coreml": ("onnx-fp32",),
+    "onnxruntime:xnnpack": ("onnx-fp32",),
     "openvino": ("onnx-int8", "onnx-fp32", "tensorrt-int8"),
     # Last: the first load builds engines, which takes minutes on a Jetson.
     "tensorrt": ("tensorrt-int8", "tensorrt-fp16"),
+    "coreml": _COREML,
+    "coreml_reference": _COREML,
+}
+# Evaluators of programs that this machine cannot run: slow, and only for a program or a backend asked for by name.
+REFERENCES = ("coreml_reference",)
+
+# Backends that any of several packages serves, and what installs a backend that is not called like its extra.
+_PACKAGES = {
+    "tensorrt": ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"),
+    "coreml": ("coremltools",),
+    "coreml_reference": ("coremltools",),
+}
+_INSTALL = {
+    "onnxruntime": "burnish",
+    "executorch": "burnish[export]",
+    "coreml": "burnish[export]",
+    "coreml_reference": "burnish[export]",
 }
 
 
-# Backends that any of several packages serves, and what installs a backend that is not called like its extra.
-_PACKAGES = {"tensorrt": ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")}
-_INSTALL = {"onnxruntime": "burnish", "executorch": "burnish[export]"}
-
-
 def available(name: str) -> bool:
-    """Whether the backend's package is installed; nothing is imported."""
-    return any(find_spec(package) is not None for package in _PACKAGES.get(name, (name,)))
+    """Whether the backend's package is installed, on a system it runs on."""
+    if name == "coreml" and sys.platform != "darwin":
+        return False
+    if not any(find_spec(package) is not None for package in packages(name)):
+        return False
+    module, _, variant = name.partition(":")
+    # Which providers there are, ONNX Runtime alone knows; it is imported in a moment.
+    return not variant or import_module(f".{module}", __name__).has_provider(variant)
+
+
+def packages(name: str) -> tuple[str, ...]:
+    """The packages any of which serves a backend."""
+    module = name.partition(":")[0]
+    return _PACKAGES.get(module, (module,))
 
 
 def choose(bundle: Bundle, backend: str = "auto", program: str | None = None) -> tuple[str, Program]:
@@ -42,10 +72,14 @@ def choose(bundle: Bundle, backend: str = "auto", program: str | None = None) ->
     if program is not None:
         bundle.program(program)
     for name in BACKENDS if backend == "auto" else (backend,):
+        if name in REFERENCES and backend == "auto" and program is None:
+            continue
         for candidate in BACKENDS[name]:
             if candidate in there and program in (None, candidate) and available(name):
                 return name, there[candidate]
     if backend != "auto" and not available(backend):
+        if backend == "coreml" and sys.platform != "darwin":
+            raise BackendError("Core ML runs on macOS; elsewhere --backend coreml_reference evaluates its programs")
         extra = _INSTALL.get(backend, f"burnish[{backend}]")
         raise BackendError(f"backend {backend} is not installed here; pip install '{extra}'")
     wanted = program or "a program this machine can run"
@@ -68,7 +102,10 @@ def load(
 
 def load_session(backend: str, folder: Path, threads: int | None = None, experts: Path | None = None) -> Session:
     """Load the program in `folder`; `experts` is a file of other experts. Raises BackendError."""
-    module: Any = import_module(f".{backend}", __name__)
+    name, _, variant = backend.partition(":")
+    module: Any = import_module(f".{name}", __name__)
+    if variant:
+        return module.load(folder, threads, variant)
     if experts is None:
         return module.load(folder, threads)
     if not hasattr(module, "load_with_experts"):

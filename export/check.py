@@ -10,7 +10,7 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,11 +134,12 @@ def load_model(name: str, tile: int) -> tuple[dict[str, nn.Module], dict[str, tu
     finally:
         sys.path.remove(str(Path.cwd()))
     model, inputs = made if isinstance(made, tuple) and len(made) == 2 else (None, None)
-    wrong = not isinstance(model, nn.Module) or not isinstance(inputs, Mapping)
-    if wrong or any(not callable(getattr(model, m, None)) or m not in inputs for m in METHODS):
+    given: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {}
+    if not isinstance(model, nn.Module) or any(
+        not callable(getattr(model, m, None)) or m not in given for m in METHODS
+    ):
         raise InputError(f'{name} gave no (module with encode and refine, {{"encode": inputs, "refine": inputs}})')
-    assert isinstance(model, nn.Module)
-    return {m: _Method(model.eval(), m) for m in METHODS}, {m: tuple(inputs[m]) for m in METHODS}
+    return {m: _Method(model.eval(), m) for m in METHODS}, {m: tuple(given[m]) for m in METHODS}
 
 
 def check(
@@ -187,7 +188,7 @@ def _first(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """The toolchains' own chatter kept away."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

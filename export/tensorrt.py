@@ -50,7 +50,7 @@ def assert_signed(model: onnx.ModelProto) -> None:
                 raise BackendError(f"{node.name} has zero-point {found}; expected int8 0")
 
 
-def check(_: Context, folder: Path) -> str:
+def check(context: Context, folder: Path) -> str:
     """Have TensorRT-RTX parse and build both methods ahead of time, where it is installed. Raises BackendError.
 
     A warning about precision or zero-points counts as a failure: the engine would not compute what was checked.
@@ -60,7 +60,7 @@ def check(_: Context, folder: Path) -> str:
     except BackendError:
         return "TensorRT-RTX, which builds without a GPU, is not installed"
     for name in NAMES:
-        _, warnings = build_one(trt, folder / f"{name}.onnx", AHEAD_OF_TIME)
+        warnings = build_one(trt, folder / f"{name}.onnx", AHEAD_OF_TIME)[1]
         if warnings:
             raise BackendError(f"TensorRT-RTX {trt.__version__} on {name}.onnx: {warnings[0].strip()}")
     return f"TensorRT-RTX {trt.__version__} builds it for {', '.join(AHEAD_OF_TIME)} without a warning on its types"

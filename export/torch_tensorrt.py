@@ -54,7 +54,7 @@ def half_methods(student: Student) -> dict[str, nn.Module]:
             elif isinstance(module, nn.AdaptiveAvgPool2d) and module not in single:
                 module.register_forward_pre_hook(_to_single)
                 module.register_forward_hook(lambda _, inputs, output: output.half())
-        stem: Any = method.encoder.stem if name == "encode" else method.refiner.stem
+        stem = method.get_submodule("encoder.stem" if name == "encode" else "refiner.stem")
         stem.register_forward_pre_hook(lambda _, inputs: tuple(x.half() for x in inputs))
         typed[name] = _Typed(method, gates=name == "refine").eval()
     return typed

@@ -50,7 +50,7 @@ class _Cuda:
         size = int(np.prod(shape)) * dtype.itemsize
         address = int(called(self.api.cudaHostAlloc(size, self.api.cudaHostAllocDefault)))
         self._owned.append((self.api.cudaFreeHost, address))
-        return np.frombuffer((ctypes.c_byte * size).from_address(address), dtype).reshape(shape)
+        return np.ctypeslib.as_array((ctypes.c_byte * size).from_address(address)).view(dtype).reshape(shape)
 
     def copy(self, to: int, source: int, size: int, direction: str) -> None:
         """Queue a copy: HostToDevice, DeviceToHost or DeviceToDevice."""

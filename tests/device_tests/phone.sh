@@ -5,7 +5,7 @@
 #   unshare --user --map-root-user --mount --net --pid --fork phone.sh ROOT SOCKET ADB BUSYBOX SYSROOT CPU TMPFS_SIZE
 #
 # ROOT: an empty folder. SOCKET: where the adb server listens. BUSYBOX: a static arm64 one. SYSROOT: arm64 libraries.
-# Ends when its standard input does. While ROOT/unplugged exists, adbd is not started again.
+# Ends when its standard input does. While ROOT.unplugged exists, adbd is not started again.
 set -eu
 root=$1 socket=$2 adb=$3 busybox=$4 sysroot=$5 cpu=$6 size=$7
 
@@ -42,10 +42,12 @@ cp "$root.properties" "$root/etc/properties"
 
 ADB_SERVER_SOCKET="localfilesystem:$socket" "$adb" -L "localfilesystem:$socket" server nodaemon >"$root.server.log" 2>&1 &
 chroot=$(command -v chroot)
-ADBD_PORT=5555 QEMU_CPU=$cpu PATH=/bin LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu:/usr/lib/x86_64-linux-gnu/android \
-  "$chroot" "$root" /bin/sh -c '
-    while :; do
-      [ -e /unplugged ] || /usr/sbin/adbd
-      sleep 0.2
-    done' >"$root.adbd.log" 2>&1 &
+(
+  export ADBD_PORT=5555 QEMU_CPU="$cpu"
+  export LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu:/usr/lib/x86_64-linux-gnu/android
+  while :; do
+    [ -e "$root.unplugged" ] || PATH=/bin "$chroot" "$root" /usr/sbin/adbd
+    sleep 0.2
+  done
+) >"$root.adbd.log" 2>&1 &
 cat > /dev/null

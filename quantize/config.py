@@ -31,5 +31,4 @@ class QuantizeConfig(Frozen):
     seed: int = 0
     # Left in float: the heads, since 8 bits cannot resolve a small gain in quality, what touches pixels directly, and what
     # moves the whole picture at once.
-    encode_float: tuple[str, ...] = ("encoder.head",)
-    refine_float: tuple[str, ...] = ("refiner.head", "refiner.correction", "refiner.context")
+    left_in_float: tuple[str, ...] = ("encoder.head", "refiner.head", "refiner.correction", "refiner.context")

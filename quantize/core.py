@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx
-from torchao.quantization.pt2e.quantizer import Quantizer
+from torchao.quantization.pt2e.quantizer import Quantizer, SharedQuantizationSpec
 
 from ..distill.methods import example_inputs
 from ..distill.student import Student
@@ -17,7 +17,7 @@ from .calibration import Samples
 from .config import QuantizeConfig
 from .graphs import export_graphs
 from .nncf import load_nncf, range_estimator
-from .ranges import DEQUANTIZE, QUANTIZE, centre, drop_what_relu_discards
+from .ranges import ADD, DEQUANTIZE, QUANTIZE, centre, drop_what_relu_discards
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,36 @@ class _KeepFloat(Quantizer):
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         model = self._inner.annotate(model)
+        dropped: set[fx.Node] = set()
         for node in model.graph.nodes:
             paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
             if any(path.endswith(name) or f"{name}." in path for path in paths for name in self._modules):
-                node.meta.pop("quantization_annotation", None)
+                dropped.add(node)
             elif node.target is torch.ops.aten.conv_transpose2d.input:
                 _per_tensor_weight(node)
+        for node in model.graph.nodes:  # in order, so that what shares with what shares is seen too
+            if node in dropped or _shares_with(node, dropped) or _adds_to(node, dropped):
+                dropped.add(node)
+                node.meta.pop("quantization_annotation", None)
         return model
 
     def validate(self, model: fx.GraphModule) -> None:
         self._inner.validate(model)
+
+
+def _shares_with(node: fx.Node, dropped: set[fx.Node]) -> bool:
+    """Whether a node takes a range from one that is no longer quantised (a reshape from the convolution before it)."""
+    annotation = node.meta.get("quantization_annotation")
+    if annotation is None:
+        return False
+    specs = [annotation.output_qspec, *annotation.input_qspec_map.values()]
+    sources = [spec.edge_or_node for spec in specs if isinstance(spec, SharedQuantizationSpec)]
+    return any(part in dropped for source in sources for part in (source if isinstance(source, tuple) else (source,)))
+
+
+def _adds_to(node: fx.Node, dropped: set[fx.Node]) -> bool:
+    """Whether a node is a sum of something that stays in float, which it would round at once."""
+    return node.target in ADD and any(argument in dropped for argument in node.args[:2])
 
 
 def _per_tensor_weight(node: fx.Node) -> None:
@@ -82,13 +102,12 @@ def quantize(
     nncf = load_nncf()
     from nncf.experimental.torch.fx import quantize_pt2e
 
-    left_in_float = {"encode": config.encode_float, "refine": config.refine_float}
     graphs: dict[str, fx.GraphModule] = {}
     for name, program in export_graphs(student, tile).items():
         dataset = nncf.Dataset(samples[name], _arguments)
         graphs[name] = quantize_pt2e(
             program.module(),
-            _KeepFloat(target.quantizer(), left_in_float[name]),
+            _KeepFloat(target.quantizer(), config.left_in_float),
             dataset,
             subset_size=len(samples[name]),
             fast_bias_correction=True if config.bias_correction else None,
@@ -128,7 +147,7 @@ def share_boundary_scales(encode: fx.GraphModule, refine: fx.GraphModule) -> Non
     refine.recompile()
 
 
-def write(graphs: dict[str, fx.GraphModule], student: Student, tile: int, folder: Path) -> None:
+def write(graphs: Mapping[str, fx.GraphModule], student: Student, tile: int, folder: Path) -> None:
     """Save quantised graphs as encode.pt2 and refine.pt2, for exporters to lower."""
     inputs = example_inputs(student, tile)
     for name, graph in graphs.items():

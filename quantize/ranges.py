@@ -10,7 +10,7 @@ from torch import fx
 
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-_ADD = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
+ADD = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
 _RELU = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 
 
@@ -43,7 +43,7 @@ def centre(graph: fx.GraphModule) -> None:
 def _sums_before_relu(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:
     """Both terms' quantizers of every sum that only ReLU reads, where the sum alone reads them."""
     for node in graph.graph.nodes:
-        if node.target not in _ADD or not all(user.target in _RELU for user in node.users):
+        if node.target not in ADD or not all(user.target in _RELU for user in node.users):
             continue
         terms = [_only_quantizer(argument) for argument in node.args[:2]]
         if terms[0] is not None and terms[1] is not None:

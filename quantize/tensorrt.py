@@ -13,11 +13,11 @@ from torchao.quantization.pt2e.quantizer import (
 )
 
 from .core import Target
+from .ranges import ADD
 
 _ACTIVATION = QuantizationSpec(torch.int8, HistogramObserver, -128, 127, torch.per_tensor_symmetric)
 _WEIGHT = QuantizationSpec(torch.int8, PerChannelMinMaxObserver, -127, 127, torch.per_channel_symmetric, ch_axis=0)
 _WEIGHTED = (torch.ops.aten.conv2d.default, torch.ops.aten.conv_transpose2d.input, torch.ops.aten.linear.default)
-_ADD = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
 
 
 class TensorRTQuantizer(Quantizer):
@@ -32,7 +32,7 @@ class TensorRTQuantizer(Quantizer):
             specs: dict[fx.Node, QuantizationSpecBase | None] = {}
             if node.target in _WEIGHTED:
                 specs = {node.args[0]: _ACTIVATION, node.args[1]: _WEIGHT}
-            elif node.target in _ADD:
+            elif node.target in ADD:
                 specs = {a: _ACTIVATION for a in node.args[:2] if isinstance(a, fx.Node) and a.target not in _WEIGHTED}
                 specs = specs if len(specs) == 1 else {}  # a sum of two convolutions has no skip connection
             if specs:

@@ -1,66 +1,238 @@
-"""Core ML: one multi-function package (encode, refine) in fp16."""
+"""Core ML: encode and refine in fp16 or W8A8, as one package of two functions (iOS 18) or as two packages (iOS 17)."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 import warnings
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-import coremltools as ct
+import numpy as np
+import torch
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from ..quantize.graphs import NAMES, export_graphs
-from ..runtime.errors import BackendError
-from .context import Context
+# coremltools warns while it is imported: of what only macOS has, and of versions newer than it knows.
+logging.getLogger("coremltools").setLevel(logging.ERROR)
 
-MADE_WITH = ("torch", "coremltools")
-PACKAGE = "student.mlpackage"
+import coremltools as ct  # noqa: E402
+
+from ..quantize.graphs import NAMES, export_graphs, load_graphs  # noqa: E402
+from ..quantize.ranges import DEQUANTIZE, QUANTIZE  # noqa: E402
+from ..runtime.backends.coreml_reference import PACKAGE, CoreMLReferenceSession  # noqa: E402
+from ..runtime.errors import BackendError  # noqa: E402
+from ..runtime.mlprogram.package import Package, seal  # noqa: E402
+from .agreement import Agreement, restored_by, restored_by_methods  # noqa: E402
+from .context import WEIGHTS_LICENCE, Context  # noqa: E402
+
+MADE_WITH = ("torch", "coremltools", "nncf", "executorch")
+FLOAT16_LARGEST = 65504.0
+# Beyond half of fp16's range an accelerator that sums in another order may overflow where the evaluator does not.
+HEADROOM = 2.0
+# What a program computed in float32 must reach against the graphs it was converted from: dB, share of pixels within 1/255.
+LEAST_CONVERTED, LEAST_CLOSE = 50.0, 0.999
+_PICTURES = ("image", "current", "restored")
+_DESCRIPTIONS = {
+    "image": "picture, RGB in [0, 1]",
+    "current": "best restoration so far, RGB in [0, 1]; at first the picture itself",
+    "original1": "feature1 of the picture as it came",
+    "original2": "feature2 of the picture as it came",
+    "original3": "feature3 of the picture as it came",
+    "estimate2": "feature2 of the best restoration so far",
+    "estimate3": "feature3 of the best restoration so far",
+    "tokens": "dictionary after it has attended to the picture, entries × width, no unit",
+    "gates": "weight of every expert in [0, 1], repeated over its rank",
+    "restored": "restored picture, RGB in [0, 1]",
+    "quality": "predicted quality of the restored picture in [0, 1], not calibrated",
+    "feature1": "features at half size, no unit",
+    "feature2": "features at a quarter of the size, no unit",
+    "feature3": "features at an eighth of the size, no unit",
+    "assessment": "predicted quality before the sigmoid, granularity (log-variance), logit of every degradation",
+}
 
 
-def write_fp16(context: Context, folder: Path) -> None:
-    """Convert both methods and save them as functions of one package, weights shared."""
-    logging.getLogger("coremltools").setLevel(logging.ERROR)
-    descriptor = ct.utils.MultiFunctionDescriptor()
+class Packing(NamedTuple):
+    """For which iOS (17 has no packages with several functions), and whether pictures are images or tensors."""
+
+    ios: Literal[17, 18] = 18
+    images: bool = False
+
+
+_DEFAULT = Packing()
+
+
+def write_fp16(context: Context, folder: Path, packing: Packing = _DEFAULT) -> None:
+    """Convert both methods with fp16 weights and values."""
+    _write(export_graphs(context.student, context.tile), packing, folder)
+
+
+def write_w8a8(context: Context, folder: Path, packing: Packing = _DEFAULT) -> None:
+    """Convert the quantised graphs: int8 weights and activations, fp16 between them."""
+    _write(graphs(context), packing, folder)
+
+
+write_images_fp16 = partial(write_fp16, packing=Packing(images=True))
+write_images_w8a8 = partial(write_w8a8, packing=Packing(images=True))
+write_ios17_fp16 = partial(write_fp16, packing=Packing(17))
+write_ios17_w8a8 = partial(write_w8a8, packing=Packing(17))
+
+
+def _write(programs: Mapping[str, ExportedProgram], packing: Packing, folder: Path) -> None:
+    several = packing.ios >= 18
     with tempfile.TemporaryDirectory(dir=folder) as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, program in export_graphs(context.student, context.tile).items():
-            inputs, outputs = NAMES[name]
-            model: Any = ct.convert(
-                program.run_decompositions({}),
-                inputs=[
-                    ct.TensorType(name=label, shape=tuple(node.meta["val"].shape))
-                    for label, node in zip(inputs, _placeholders(program), strict=True)
-                ],
-                outputs=[ct.TensorType(name=label) for label in outputs],
-                minimum_deployment_target=ct.target.iOS18,
-                compute_precision=ct.precision.FLOAT16,
-                skip_model_load=True,
-            )
-            path = f"{scratch}/{name}.mlpackage"
-            model.save(path)
-            descriptor.add_function(path, src_function_name="main", target_function_name=name)
-        descriptor.default_function_name = "refine"
-        ct.utils.save_multifunction(descriptor, str(folder / PACKAGE))
+        descriptor = ct.utils.MultiFunctionDescriptor()
+        for name, program in programs.items():
+            place = Path(scratch if several else folder) / f"{name}.mlpackage"
+            _convert(program, name, packing).save(str(place))
+            if several:
+                descriptor.add_function(str(place), src_function_name="main", target_function_name=name)
+        if several:
+            descriptor.default_function_name = "refine"
+            ct.utils.save_multifunction(descriptor, str(folder / PACKAGE))
+    for place in sorted(folder.glob("*.mlpackage")):
+        # coremltools leaves a table for ExecuTorch's debugger beside what Core ML reads.
+        (place / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+        _describe(place, packing.images)
+        seal(place)
 
 
-def _placeholders(program: ExportedProgram) -> list[Any]:
+def _convert(program: ExportedProgram, name: str, packing: Packing) -> Any:
+    inputs, outputs = NAMES[name]
     users = set(program.graph_signature.user_inputs)
-    return [n for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
+    shapes = [tuple(n.meta["val"].shape) for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
+
+    def typed(label: str, shape: tuple[int, ...] | None) -> Any:
+        if not (packing.images and label in _PICTURES):
+            return ct.TensorType(name=label, shape=shape)
+        scale = 1.0 if shape is None else 1 / 255
+        return ct.ImageType(name=label, shape=shape, scale=scale, color_layout=ct.colorlayout.RGB)
+
+    if packing.images and "restored" in outputs:
+        examples = tuple(torch.zeros(shape) for shape in shapes)
+        program = torch.export.export(_EightBit(program.module()), examples, strict=True)
+    _average_in_steps(program)
+    return ct.convert(
+        program.run_decompositions({}),
+        inputs=[typed(label, shape) for label, shape in zip(inputs, shapes, strict=True)],
+        outputs=[typed(label, None) for label in outputs],
+        minimum_deployment_target={17: ct.target.iOS17, 18: ct.target.iOS18}[packing.ios],
+        compute_precision=ct.precision.FLOAT16,
+        skip_model_load=True,
+    )
 
 
-def check(folder: Path) -> str:
-    """Read the written package back: both functions with the contract's names. Predicting needs macOS."""
-    spec: Any = ct.models.utils.load_spec(str(folder / PACKAGE))
-    functions = {f.name: f for f in spec.description.functions}
-    for name, (inputs, outputs) in NAMES.items():
-        found = functions.get(name)
-        if found is None:
-            raise BackendError(f"{PACKAGE} lacks the function {name}; it has {', '.join(functions) or 'none'}")
-        given = tuple(i.name for i in found.input), tuple(o.name for o in found.output)
-        if given != (inputs, outputs):
-            raise BackendError(
-                f"{PACKAGE} function {name} has inputs and outputs {given}; expected {(inputs, outputs)}"
+class _EightBit(nn.Module):
+    """Refine with its picture in [0, 255]: Core ML writes image outputs as they are."""
+
+    def __init__(self, refine: nn.Module) -> None:
+        super().__init__()
+        self.refine = refine
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        restored, quality = self.refine(*inputs)
+        return restored * 255.0, quality
+
+
+def _average_in_steps(program: ExportedProgram) -> None:
+    """Average over width, then over height, where a graph averages over both at once.
+
+    A sum of all pixels of a tile, which an accelerator may keep in fp16, leaves its range at an average of 3.6 over
+    136 × 136; a sum over one row does not before 480.
+    """
+    mean, graph = torch.ops.aten.mean.dim, program.graph
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten.adaptive_avg_pool2d.default and list(node.args[1]) == [1, 1]:
+            with graph.inserting_before(node):
+                rows = graph.call_function(mean, (node.args[0], [3], True))
+                average = graph.call_function(mean, (rows, [2], True))
+            average.meta = node.meta
+            rows.meta = dict(node.meta) | {"val": node.args[0].meta["val"].mean(3, keepdim=True)}
+            node.replace_all_uses_with(average)
+            graph.erase_node(node)
+    program.graph_module.recompile()
+
+
+def _describe(place: Path, images: bool) -> None:
+    """Author, licence, and what every input and output is, in the specification's metadata."""
+    spec: Any = ct.utils.load_spec(str(place))
+    description = spec.description
+    description.metadata.author = "burnish"
+    description.metadata.license = WEIGHTS_LICENCE
+    description.metadata.versionString = version("burnish")
+    description.metadata.shortDescription = (
+        "Restores photographs step by step: encode reads a picture, refine returns a better one. "
+        "See docs/coreml.md of burnish."
+    )
+    for function in description.functions or (description,):
+        for feature in (*function.input, *function.output):
+            text = _DESCRIPTIONS[feature.name]
+            feature.shortDescription = (
+                text.replace("RGB in [0, 1]", "8-bit RGB") if images and feature.name in _PICTURES else text
             )
-    return "package read back, both functions present; not executed (predicting needs macOS)"
+    (place / "Data" / "com.apple.CoreML" / "model.mlmodel").write_bytes(spec.SerializeToString())
+
+
+def graphs(context: Context) -> dict[str, ExportedProgram]:
+    """The quantised graphs, their constants rounded to fp16 as the package stores them."""
+    assert context.quantized is not None
+    programs = load_graphs(context.quantized / "coreml")
+    for program in programs.values():
+        for node in program.graph.nodes:
+            if node.target in (QUANTIZE, DEQUANTIZE):
+                node.args = (node.args[0], float(np.float16(node.args[1])), *node.args[2:])
+        program.graph_module.recompile()
+        for constant in (*program.state_dict.values(), *program.constants.values()):
+            if isinstance(constant, Tensor) and constant.is_floating_point():
+                constant.data.copy_(constant.data.half())
+    return programs
+
+
+def delegates(folder: Path) -> dict[str, dict[str, int]]:
+    """Functions of the written ML programs by method: each is one whole, nothing is left to another runtime."""
+    if (folder / PACKAGE).is_dir():
+        return {name: {"coreml": 1} for name in Package.open(folder / PACKAGE).spec.mlProgram.functions}
+    programs = {name: Package.open(folder / f"{name}.mlpackage").spec.mlProgram for name in NAMES}
+    return {name: {"coreml": len(program.functions)} for name, program in programs.items()}
+
+
+def check(context: Context, folder: Path) -> str:
+    """Measure on real trajectories how much of fp16's range the program uses, and compare a quantised one with its graphs.
+
+    Computed in float32 it must give what they give: what fp16 adds is judged with the program's pictures. Raises BackendError.
+    """
+    session = CoreMLReferenceSession(folder)
+    packages = "one package, two functions" if (folder / PACKAGE).is_dir() else "two packages"
+    said = [f"{session.system}, {packages}", _headroom(session, context)]
+    if session.operations["quantize"]:
+        expected = restored_by_methods({name: p.module() for name, p in graphs(context).items()}, context)
+        apart = Agreement.between(restored_by(CoreMLReferenceSession(folder, single=True), context), expected)
+        said.append(f"in float32 {apart} from its quantised graphs, {apart.close:.2%} of pixels within 1/255")
+        if apart.median < LEAST_CONVERTED or apart.close < LEAST_CLOSE:
+            raise BackendError(
+                f"{said[-1]}; expected {LEAST_CONVERTED:.0f} dB and {LEAST_CLOSE:.1%}: conversion is wrong"
+            )
+    return "; ".join(said)
+
+
+def _headroom(session: CoreMLReferenceSession, context: Context) -> str:
+    """The largest fp16 value and where it is. Raises BackendError when too little of the range is left."""
+    largest, where = 0.0, ""
+
+    def watch(name: str, operation: str, value: Tensor) -> None:
+        nonlocal largest, where
+        reach = float(value.abs().max()) if value.dtype == torch.float16 else 0.0
+        if not reach <= largest:  # also where it is not a number
+            largest, where = reach, f"{operation} {name}"
+
+    session.watch = watch
+    restored_by(session, context)
+    if not largest <= FLOAT16_LARGEST / HEADROOM:
+        raise BackendError(
+            f"{where} reaches {largest:.0f} in fp16, which ends at {FLOAT16_LARGEST:.0f}; scale the layer before it down"
+        )
+    return f"largest fp16 value {largest:.1f} of {FLOAT16_LARGEST:.0f} ({where})"

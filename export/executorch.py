@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 
 from ..distill.student import Student
 from ..distill.weights import load_student
-from ..quantize.graphs import NAMES, export_graphs
+from ..quantize.graphs import export_graphs, load_graphs
 from ..quantize.stage import EQUALISED
 from ..runtime.backends.executorch import EXPERTS, PROGRAM
 from ..runtime.errors import BackendError
@@ -57,7 +57,7 @@ def write_pack_int8(context: Context, pack: Student, folder: Path, path: Path) -
 
 def _quantized(context: Context) -> dict[str, ExportedProgram]:
     assert context.quantized is not None
-    return {name: torch.export.load(context.quantized / "xnnpack" / f"{name}.pt2") for name in NAMES}
+    return load_graphs(context.quantized / "xnnpack")
 
 
 def _lower(programs: Mapping[str, ExportedProgram]) -> ExecutorchProgramManager:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 import onnx
-import torch
 
-from ..quantize.graphs import NAMES, onnx_graphs, onnx_model, without_notes
+from ..quantize.graphs import load_graphs, onnx_graphs, onnx_model, without_notes
 from .context import Context
 
 MADE_WITH = ("torch", "onnx", "onnxscript", "nncf")
@@ -23,7 +21,5 @@ def write_fp32(context: Context, folder: Path) -> None:
 def write_int8(context: Context, folder: Path) -> None:
     """Write the graphs that were quantised for CPUs: int8 where XNNPACK computes in int8, zero-points free."""
     assert context.quantized is not None
-    import_module("torchao.quantization.pt2e")  # registers the operators of quantised graphs
-    for name in NAMES:
-        program = torch.export.load(context.quantized / "xnnpack" / f"{name}.pt2")
+    for name, program in load_graphs(context.quantized / "xnnpack").items():
         onnx.save(without_notes(onnx_model(name, program)), folder / f"{name}.onnx")

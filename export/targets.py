@@ -8,14 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from ..distill.methods import methods
 from ..distill.student import Student
+from ..quantize.graphs import load_graphs
 from ..runtime.backends import Session, load_session
-from ..runtime.backends.base import Encoded
 from ..runtime.errors import BackendError, InputError
+from .agreement import Agreement, restored_by, restored_by_methods
 from .context import Context, versions
 
 
@@ -23,7 +21,9 @@ from .context import Context, versions
 class Target:
     """One program. `module` and `writer` name the function that writes it, imported when used.
 
-    `backend` executes it here. `feature_bytes`: of a number in features and tokens. `asked`: only written when asked for.
+    `backend` executes it here. `least_psnr`: median to the full-precision student. `feature_bytes`: of a number in features
+    and tokens. `asked`: only written when asked for. `quantizer`: whose graphs it is made from; `least_graph_psnr`: median
+    to them.
     """
 
     name: str
@@ -33,6 +33,8 @@ class Target:
     least_psnr: float
     feature_bytes: int = 4
     asked: bool = False
+    quantizer: str | None = None
+    least_graph_psnr: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -45,7 +47,7 @@ class Target:
     @property
     def quantized(self) -> bool:
         """Whether it is made from `burnish quantize`'s graphs."""
-        return self.precision == "int8"
+        return self.quantizer is not None
 
     def _module(self) -> Any:
         return import_module(f".{self.module}", __package__)
@@ -82,17 +84,22 @@ class Target:
         said = check(context, folder) if check else ""
         if session is None:
             return said
-        agreement = _agreement(context, session)
+        restored = restored_by(session, context)
         # A wrong program is wrong on most pictures; what int8 costs single ones is the quality gate's to judge.
-        median, worst = float(np.median(agreement)), min(agreement)
-        if median < self.least_psnr:
-            raise BackendError(
-                f"{self.name}: restored pictures are {median:.1f} dB from the full-precision student in the median; "
-                f"expected at least {self.least_psnr:.0f} dB"
-            )
-        executed = (
-            f"executed by {self.backend}, {median:.1f} dB from the full-precision student (median; worst {worst:.1f})"
-        )
+        apart = Agreement.between(restored, restored_by_methods(methods(context.student), context))
+        executed = f"executed by {self.backend}, {apart} from the full-precision student"
+        if apart.median < self.least_psnr:
+            raise BackendError(f"{self.name}: {executed}; expected at least {self.least_psnr:.0f} dB in the median")
+        if self.quantizer is not None and context.quantized is not None:
+            graphs = {
+                name: program.module() for name, program in load_graphs(context.quantized / self.quantizer).items()
+            }
+            apart = Agreement.between(restored, restored_by_methods(graphs, context))
+            executed += f", {apart} from its quantised graphs, {apart.close:.2%} of pixels within 1/255"
+            if apart.median < self.least_graph_psnr:
+                raise BackendError(
+                    f"{self.name}: {executed}; expected at least {self.least_graph_psnr:.0f} dB from these"
+                )
         return "; ".join(filter(None, (executed, said)))
 
 
@@ -101,12 +108,18 @@ TARGETS: dict[str, Target] = {
     for t in (
         Target("onnx-fp32", "onnx", "write_fp32", "onnxruntime", 80.0),
         # Faster than fp32 with OpenVINO alone, so not part of every bundle.
-        Target("onnx-int8", "onnx", "write_int8", "onnxruntime", 30.0, asked=True),
+        Target("onnx-int8", "onnx", "write_int8", "onnxruntime", 30.0, asked=True, quantizer="xnnpack"),
         Target("executorch-xnnpack-fp32", "executorch", "write_fp32", "executorch", 80.0),
-        Target("executorch-xnnpack-int8", "executorch", "write_int8", "executorch", 30.0),
-        Target("coreml-fp16", "coreml", "write_fp16", None, 0.0),
+        Target("executorch-xnnpack-int8", "executorch", "write_int8", "executorch", 30.0, quantizer="xnnpack"),
+        Target("coreml-fp16", "coreml", "write_fp16", "coreml_reference", 60.0, 2),
+        Target("coreml-w8a8", "coreml", "write_w8a8", "coreml_reference", 25.0, 2, False, "coreml", 45.0),
+        # Pictures as images are rounded to 8 bits on their way in and out, which alone is 59 dB.
+        Target("coreml-images-fp16", "coreml", "write_images_fp16", "coreml_reference", 50.0, 2, True),
+        Target("coreml-images-w8a8", "coreml", "write_images_w8a8", "coreml_reference", 25.0, 2, True, "coreml", 45.0),
+        Target("coreml-ios17-fp16", "coreml", "write_ios17_fp16", "coreml_reference", 60.0, 2, True),
+        Target("coreml-ios17-w8a8", "coreml", "write_ios17_w8a8", "coreml_reference", 25.0, 2, True, "coreml", 45.0),
         Target("tensorrt-fp16", "tensorrt", "write_fp16", "onnxruntime", 60.0, feature_bytes=2),
-        Target("tensorrt-int8", "tensorrt", "write_int8", "onnxruntime", 25.0),
+        Target("tensorrt-int8", "tensorrt", "write_int8", "onnxruntime", 25.0, quantizer="tensorrt"),
     )
 }
 
@@ -117,21 +130,3 @@ def select(names: list[str] | None) -> list[Target]:
     if unknown:
         raise InputError(f"unknown program {unknown[0]!r}; expected some of {', '.join(TARGETS)}")
     return [TARGETS[name] for name in names] if names else [t for t in TARGETS.values() if not t.asked]
-
-
-def _agreement(context: Context, session: Session) -> list[float]:
-    """PSNR between the session's and the student's restored pictures, both methods run by the session."""
-    refine = methods(context.student)["refine"]
-    agreement: list[float] = []
-    original: Encoded | None = None
-    for (image,), row in zip(context.samples["encode"], context.samples["refine"], strict=True):
-        with torch.no_grad():
-            expected = refine(*row)[0].numpy()
-        # The session encodes for itself: both methods are tried, and equalised programs have features of other scales.
-        estimate = session.encode(image.numpy())
-        if original is None or torch.equal(row[2], row[4]):  # a trajectory begins where both roles are one picture
-            original = estimate
-        restored, _ = session.refine(row[0].numpy(), original, estimate, row[7].numpy())
-        error = float(np.mean((restored - expected) ** 2))
-        agreement.append(100.0 if error < 1e-10 else float(-10 * np.log10(error)))
-    return agreement

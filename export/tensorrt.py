@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from onnx import numpy_helper
 
-from ..quantize.graphs import NAMES, onnx_graphs, onnx_model, without_notes
+from ..quantize.graphs import NAMES, load_graphs, onnx_graphs, onnx_model, without_notes
 from ..runtime.engines import RTX, build_one, library
 from ..runtime.errors import BackendError
 from .context import Context
@@ -32,9 +30,8 @@ def write_fp16(context: Context, folder: Path) -> None:
 def write_int8(context: Context, folder: Path) -> None:
     """The quantised graphs of both methods with Q/DQ. Raises BackendError when TensorRT would misread one."""
     assert context.quantized is not None
-    import_module("torchao.quantization.pt2e")  # registers the operators of quantised graphs
-    for name in NAMES:
-        model = onnx_model(name, torch.export.load(context.quantized / "tensorrt" / f"{name}.pt2"))
+    for name, program in load_graphs(context.quantized / "tensorrt").items():
+        model = onnx_model(name, program)
         assert_signed(model)
         onnx.save(without_notes(model), folder / f"{name}.onnx")
 

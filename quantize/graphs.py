@@ -6,6 +6,8 @@ import contextlib
 import io
 import logging
 import warnings
+from importlib import import_module
+from pathlib import Path
 
 import onnx
 import torch
@@ -27,6 +29,12 @@ def export_graphs(student: Student, tile: int) -> dict[str, ExportedProgram]:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {name: torch.export.export(m, inputs[name], strict=True) for name, m in methods(student).items()}
+
+
+def load_graphs(folder: Path) -> dict[str, ExportedProgram]:
+    """The quantised graphs of both methods that `burnish quantize` wrote for one target."""
+    import_module("torchao.quantization.pt2e")  # registers their operators
+    return {name: torch.export.load(folder / f"{name}.pt2") for name in NAMES}
 
 
 def onnx_graphs(student: Student, tile: int) -> dict[str, onnx.ModelProto]:

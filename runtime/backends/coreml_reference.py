@@ -16,24 +16,21 @@ from ..errors import BackendError, BundleError
 from .base import ENCODE_INPUTS, ENCODE_OUTPUTS, REFINE_INPUTS, REFINE_OUTPUTS, Array, Encoded
 
 CONTRACT = {"encode": (ENCODE_INPUTS, ENCODE_OUTPUTS), "refine": (REFINE_INPUTS, REFINE_OUTPUTS)}
-MULTIFUNCTION = "student.mlpackage"
+PACKAGE = "student.mlpackage"
 
 
 class _Method:
     """A function of a package by its contract's names; pictures of image type are 8-bit RGB."""
 
-    def __init__(self, package: Any, function: str, name: str) -> None:
+    def __init__(self, package: Any, function: str, name: str, single: bool) -> None:
         from ..mlprogram.program import Function
 
-        self.function = Function(package, function)
+        self.function = Function(package, function, single)
         inputs, outputs = CONTRACT[name]
         if tuple(self.function.inputs) != inputs or self.function.outputs != outputs:
             given = tuple(self.function.inputs), self.function.outputs
             raise BundleError(f"{package.path}: {name} has inputs and outputs {given}; expected {(inputs, outputs)}")
-        description = package.spec.description
-        described = next((f for f in description.functions if f.name == function), description)
-        features = (*described.input, *described.output)
-        self._images = {f.name for f in features if f.type.WhichOneof("Type") == "imageType"}
+        self._images = package.images(function)
 
     def run(self, values: tuple[Any, ...], watch: Callable[[str, str, Any], None] | None = None) -> tuple[Any, ...]:
         inputs = dict(zip(self.function.inputs, values, strict=True))
@@ -49,9 +46,11 @@ class CoreMLReferenceSession:
     """student.mlpackage (iOS 18), or encode.mlpackage and refine.mlpackage (iOS 17), of a program's folder.
 
     `watch` sees every computed value of both methods: its name, its operation, and the value in its declared type.
+    `single`: float32 where the program says fp16. `system`: the oldest iOS that reads it. `operations`: how often which is
+    computed.
     """
 
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
+    def __init__(self, folder: Path, threads: int | None = None, *, single: bool = False) -> None:
         try:
             import torch
 
@@ -62,13 +61,17 @@ class CoreMLReferenceSession:
             torch.set_num_threads(threads)
         self._tensor: Any = torch.from_numpy
         self.watch: Callable[[str, str, Any], None] | None = None
-        if (folder / MULTIFUNCTION).is_dir():
-            package = Package.open(folder / MULTIFUNCTION)
-            self._encode, self._refine = _Method(package, "encode", "encode"), _Method(package, "refine", "refine")
+        if (folder / PACKAGE).is_dir():
+            package = Package.open(folder / PACKAGE)
+            self._encode, self._refine = (_Method(package, name, name, single) for name in CONTRACT)
         else:
+            package, other = (Package.open(folder / f"{name}.mlpackage") for name in CONTRACT)
             self._encode, self._refine = (
-                _Method(Package.open(folder / f"{name}.mlpackage"), "main", name) for name in CONTRACT
+                _Method(package, "main", "encode", single),
+                _Method(other, "main", "refine", single),
             )
+        self.system: str = package.system
+        self.operations = self._encode.function.operations + self._refine.function.operations
 
     def _own(self, array: Array) -> Any:
         return self._tensor(np.ascontiguousarray(array))
@@ -84,5 +87,8 @@ class CoreMLReferenceSession:
 
 
 def load(folder: Path, threads: int | None = None) -> CoreMLReferenceSession:
-    """Load a program. Raises BundleError where its files are damaged, BackendError where torch is missing."""
-    return CoreMLReferenceSession(folder, threads)
+    """Load a program. Raises BackendError where its files are damaged or torch is missing."""
+    try:
+        return CoreMLReferenceSession(folder, threads)
+    except BundleError as error:
+        raise BackendError(f"the evaluator cannot load {folder}: {error}") from None

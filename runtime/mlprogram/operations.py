@@ -83,17 +83,19 @@ def _unary(compute: Callable[[Tensor], Tensor]) -> Operation:
     return lambda a: compute(a.tensor("x"))
 
 
-OPERATIONS |= {
-    "add": _binary(torch.add),
-    "sub": _binary(torch.sub),
-    "mul": _binary(torch.mul),
-    "real_div": _binary(torch.div),
-    "relu": _unary(torch.relu),
-    "sigmoid": _unary(torch.sigmoid),
-    "identity": _unary(lambda x: x),
-    # The declared type of the result says which; `dtype` repeats it.
-    "cast": _unary(lambda x: x),
-}
+OPERATIONS.update(
+    {
+        "add": _binary(torch.add),
+        "sub": _binary(torch.sub),
+        "mul": _binary(torch.mul),
+        "real_div": _binary(torch.div),
+        "relu": _unary(torch.relu),
+        "sigmoid": _unary(torch.sigmoid),
+        "identity": _unary(lambda x: x),
+        # The declared type of the result says which; `dtype` repeats it.
+        "cast": _unary(lambda x: x),
+    }
+)
 
 
 def _padding(a: Arguments, rank: int) -> list[int]:

@@ -75,6 +75,18 @@ class Package:
                 weights |= {f.relative_to(place.parent).as_posix(): f.read_bytes() for f in files}
         return cls(path, _parse(path, model), weights)
 
+    @property
+    def system(self) -> str:
+        """The oldest iOS that reads the package."""
+        return SPECIFICATIONS[self.spec.specificationVersion]
+
+    def images(self, function: str) -> set[str]:
+        """Inputs and outputs of a function that are 8-bit pictures instead of tensors."""
+        description = self.spec.description
+        described = next((f for f in description.functions if f.name == function), description)
+        features = (*described.input, *described.output)
+        return {str(f.name) for f in features if f.type.WhichOneof("Type") == "imageType"}
+
     def blob(self, name: str, offset: int, kind: int, size: int) -> memoryview:
         """The bytes of one constant: `kind` is its type's number in the blob file, `size` what its shape needs.
 

@@ -6,6 +6,7 @@ where the program says fp16. Inside an operation sums are float32. See docs/core
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -34,9 +35,13 @@ class _Step(NamedTuple):
 
 
 class Function:
-    """A function of a package, ready to run. Raises BundleError for what is damaged or cannot be evaluated."""
+    """A function of a package, ready to run. Raises BundleError for what is damaged or cannot be evaluated.
 
-    def __init__(self, package: Package, name: str) -> None:
+    `single`: values are float32 where the program says fp16. What then differs from the graph it was converted from is the
+    conversion's doing.
+    """
+
+    def __init__(self, package: Package, name: str, single: bool = False) -> None:
         functions = package.spec.mlProgram.functions
         if name not in functions:
             raise BundleError(f"{package.path} lacks the function {name}; it has {', '.join(functions) or 'none'}")
@@ -45,7 +50,7 @@ class Function:
             raise BundleError(
                 f"{package.path}: {name} has operator set {function.opset!r}; expected {', '.join(OPSETS)}"
             )
-        self._where = f"{package.path}: {name}"
+        self._where, self._single = f"{package.path}: {name}", single
         self.inputs = {i.name: kind_of(i.type, f"{self._where}: input {i.name}") for i in function.inputs}
         block = function.block_specializations[function.opset]
         self.outputs = tuple(str(output) for output in block.outputs)
@@ -75,8 +80,9 @@ class Function:
             given = self._given(operation, known, label, package)
             kind = kind_of(output.type, label)
             if operation.type.startswith("constexpr_"):
-                result = _compute(OPERATIONS[operation.type], Arguments(given, {}), kind, label)
-                self._constants[output.name] = result
+                self._constants[output.name] = self._compute(
+                    OPERATIONS[operation.type], Arguments(given, {}), kind, label
+                )
                 continue
             loaded.append((operation.type, output.name, given, kind))
             known.add(output.name)
@@ -111,6 +117,11 @@ class Function:
             steps.append(_Step(name, kind_name, OPERATIONS[kind_name], given, kind, spent))
         return steps[::-1]
 
+    @property
+    def operations(self) -> Counter[str]:
+        """How often each operation is computed."""
+        return Counter(step.type for step in self._steps)
+
     def run(self, inputs: Mapping[str, Tensor], watch: Watch | None = None) -> dict[str, Tensor]:
         """Outputs by name, in their declared types. Inputs are rounded to theirs. Raises BackendError for wrong inputs."""
         values: dict[str, Tensor] = {}
@@ -119,7 +130,7 @@ class Function:
             if given is None or tuple(given.shape) != kind.shape:
                 shape = None if given is None else tuple(given.shape)
                 raise BackendError(f"{self._where}: input {name} has shape {shape}; expected {kind.shape}")
-            values[name] = given.to(kind.dtype)
+            values[name] = given.to(self._rounded(kind))
         with torch.no_grad():
             return self._execute(values, watch)
 
@@ -127,7 +138,7 @@ class Function:
         device = next(iter(values.values())).device.type if values else "cpu"
         for step in self._steps:
             label = f"{self._where}: {step.type} {step.name}"
-            result = _compute(step.compute, Arguments(step.given, values, device), step.kind, label)
+            result = self._compute(step.compute, Arguments(step.given, values, device), step.kind, label)
             values[step.name] = result
             if watch is not None:
                 watch(step.name, step.type, result)
@@ -138,17 +149,19 @@ class Function:
             raise BundleError(f"{self._where} never computes its output {missing[0]!r}; the model is damaged")
         return {name: values[name] for name in self.outputs}
 
+    def _compute(self, operation: Operation, arguments: Arguments, kind: Kind, label: str) -> Tensor:
+        """Run one operation and round its result to the declared type. Raises BundleError naming it."""
+        try:
+            result = operation(arguments)
+        except BundleError as error:
+            raise BundleError(f"{label}: {error}") from None
+        except (RuntimeError, ArithmeticError, TypeError, ValueError, LookupError) as error:
+            raise BundleError(
+                f"{label}: its inputs do not fit ({str(error).splitlines()[0]}); the model is damaged"
+            ) from None
+        if tuple(result.shape) != kind.shape:
+            raise BundleError(f"{label} gives {tuple(result.shape)}; the model declares {kind.shape}: it is damaged")
+        return result.to(self._rounded(kind))
 
-def _compute(operation: Operation, arguments: Arguments, kind: Kind, label: str) -> Tensor:
-    """Run one operation and round its result to the declared type. Raises BundleError naming it."""
-    try:
-        result = operation(arguments)
-    except BundleError as error:
-        raise BundleError(f"{label}: {error}") from None
-    except (RuntimeError, ArithmeticError, TypeError, ValueError, LookupError) as error:
-        raise BundleError(
-            f"{label}: its inputs do not fit ({str(error).splitlines()[0]}); the model is damaged"
-        ) from None
-    if tuple(result.shape) != kind.shape:
-        raise BundleError(f"{label} gives {tuple(result.shape)}; the model declares {kind.shape}: it is damaged")
-    return result.to(kind.dtype)
+    def _rounded(self, kind: Kind) -> torch.dtype:
+        return torch.float32 if self._single and kind.dtype == torch.float16 else kind.dtype

@@ -11,7 +11,7 @@ from ..runtime.cost import CostModel
 from ..runtime.tiles import blend
 from .losses import Compared, capped_db, mean
 from .metrics import from_pixels, to_pixels
-from .numerics import Decision, Outcome
+from .numerics import Decision, Outcome, Run
 from .protocol import Array
 from .trajectory import Trajectory
 
@@ -72,5 +72,10 @@ def decide(condition: str, runs: Sequence[Compared]) -> Decision:
         same_gates=tuple(round(float(share), 5) for share in same.mean(axis=0)),
         gate_difference=tuple(round(float(value), 5) for value in apart.mean(axis=0)),
         mean_stop=(mean(mine.stop for mine, _ in outcomes), mean(student.stop for _, student in outcomes)),
-        returned_drop_db=mean(capped_db(student.returned_psnr) - capped_db(run.returned_psnr) for run, student in runs),
+        returned_drop_db=mean(capped_db(s.returned_psnr) - capped_db(run.returned_psnr) for run, s in runs),
+        stop_cost_db=(mean(_stop_cost(run) for run, _ in runs), mean(_stop_cost(s) for _, s in runs)),
     )
+
+
+def _stop_cost(run: Run) -> float:
+    return max(capped_db(comparison.psnr) for comparison in run.truth) - capped_db(run.returned_psnr)

@@ -103,6 +103,9 @@ class Decision(Frozen):
     gate_difference: tuple[float, ...] = Field(description="by iteration: mean of a picture's largest difference")
     mean_stop: tuple[float, float] = Field(description="mean iterations run: program, student")
     returned_drop_db: float = Field(description="mean loss of the picture returned, each by its own decisions")
+    stop_cost_db: tuple[float, float] = Field(
+        description="program, student: mean PSNR of each picture's best iteration (the input is one) less the returned one's"
+    )
 
 
 class Drift(Frozen):

@@ -12,6 +12,7 @@ from . import parts
 from .chain import chain, label, links
 from .curves import drift_curves, psnr_curves
 from .numerics import ALL
+from .summary import SPEED
 from .validate import Validation
 from .verdicts import verdicts
 
@@ -44,6 +45,7 @@ def render(validation: Validation) -> str:
         chain=chain(numerics),
         verdicts=judged,
         measures=list(zip(*judged.values(), strict=True)),
+        refused=[failure for failure in numerics.failures if failure.metric == SPEED],
         failing={(failure.candidate, failure.device) for failure in numerics.failures},
         decisions=[row for row in numerics.decisions if row.condition != ALL],
         alarms=[drift for drift in numerics.drifts if drift.alarm],

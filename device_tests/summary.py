@@ -18,6 +18,7 @@ LIMITS = {
     "abs_bias": ("max_bias", "brightness bias, 1/255"),
 }
 SAME_STOP = "same stopping iteration"
+SPEED = "speed against float"
 WORST_LISTED = 10  # pictures of every program
 
 

@@ -33,9 +33,11 @@ def table(numerics: Numerics) -> str:
             judged.add_column(head, justify="left" if head == "where" else "right")
         for verdict in verdicts(numerics, key):
             failed = f"FAILED ({verdict.failed})" if verdict.failed else ""
-            limit = "" if verdict.limit is None else f"{verdict.limit:g}"
-            judged.add_row(verdict.measure, verdict.value, limit, failed, verdict.where)
+            judged.add_row(verdict.measure, verdict.value, verdict.limit, failed, verdict.where)
         parts.append(judged)
+    # Programs that nothing here runs are refused by their profiles alone.
+    run = {name for name, _ in numerics.programs}
+    parts += [str(failure) for failure in numerics.failures if failure.candidate not in run]
     failed = sorted({failure.candidate for failure in numerics.failures})
     parts.append("gate: passed" if numerics.passed else f"gate: FAILED by {', '.join(failed)}")
     stream = io.StringIO()

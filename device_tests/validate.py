@@ -18,7 +18,7 @@ from .pairs import find_pairs
 from .parts import Part, Parts
 from .protocol import load_protocol
 from .samples import Sample
-from .summary import summarise, worst_pictures
+from .summary import SPEED, summarise, worst_pictures
 from .workers import Load, Task, measuring
 
 # Pairs done, pairs in all, what was measured last.
@@ -27,7 +27,6 @@ Progress = Callable[[int, int, str], None]
 SHOWN = ("noise-25", "rain-heavy", "snow-heavy", "haze-heavy", "low-light-heavy", "rain+haze")
 # Details on the page: how many, of pictures that lost how many dB at least.
 DETAILS, DETAIL_DB = 8, 0.05
-SPEED = "speed against float"
 
 
 class Plan(Frozen):

@@ -14,9 +14,9 @@ from burnish.distill.student import Student
 from burnish.distill.weights import Trained
 from burnish.runtime import Bundle, InputError, Restorer, backends
 from burnish.runtime.backends import Encoded
-from conftest import PHOTOS, TILE
 from numpy.typing import NDArray
 
+PHOTOS = Path(__file__).parents[2] / "recipes" / "photos"
 TRIAL = Trial(photos=PHOTOS / "dev", pictures=2, conditions=("noise-25", "haze-heavy"), iterations=3)
 
 
@@ -30,7 +30,7 @@ class Darkening(EagerSession):
 
 @pytest.fixture(scope="module")
 def evaluate(student: Student) -> Evaluator:
-    return Evaluator(Trained(student), TILE, TRIAL)
+    return Evaluator(Trained(student), 64, TRIAL)
 
 
 def test_the_student_loses_nothing_to_itself(evaluate: Evaluator, student: Student) -> None:
@@ -56,7 +56,8 @@ def test_one_tile_goes_the_way_it_goes_in_the_runtime(bundle_path: Path, photo: 
     bundle = Bundle.open(bundle_path)
     backend, program = backends.choose(bundle, "auto", "onnx-fp32")
     session = backends.load(bundle, backend, program)
-    tile = np.round(photo[100 : 100 + TILE, 180 : 180 + TILE] * 255).astype(np.float32) / 255
+    side = bundle.manifest.tile
+    tile = np.round(photo[100 : 100 + side, 180 : 180 + side] * 255).astype(np.float32) / 255
     runtime = run_restorer(Restorer(bundle, program, backend, session), tile, 3)
     alone = run_session(session, bundle.manifest.routing, bundle.manifest.student.rank, tile, 3)
     np.testing.assert_allclose(alone.qualities, runtime.qualities, atol=1e-6)
@@ -67,7 +68,7 @@ def test_one_tile_goes_the_way_it_goes_in_the_runtime(bundle_path: Path, photo: 
 
 def test_an_unknown_condition_is_named(student: Student) -> None:
     with pytest.raises(InputError, match="hail"):
-        Evaluator(Trained(student), TILE, TRIAL.model_copy(update={"conditions": ("hail",)}))
+        Evaluator(Trained(student), 64, TRIAL.model_copy(update={"conditions": ("hail",)}))
 
 
 @pytest.mark.parametrize(("qualities", "stop"), [((0.99, 0.995, 0.999), 3), ((0.0, 0.0, 0.0), 1)])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from burnish.device_tests.protocol import degraded, load_protocol
 from burnish.runtime.pictures import read
-from conftest import PHOTOS
+
+PHOTOS = Path(__file__).parents[2] / "recipes" / "photos"
 
 
 def test_the_protocol_is_what_it_was() -> None:

@@ -131,6 +131,8 @@ def test_decisions() -> None:
     assert pooled.gate_difference == pytest.approx((0.425,) * 3)
     # The student returns 31.0 dB of "b", the program its first picture of 30.0 dB.
     assert pooled.returned_drop_db == pytest.approx(0.5)
+    # Both could have returned 31.5 dB of either picture.
+    assert pooled.stop_cost_db == pytest.approx((1.0, 0.5))
 
 
 def test_drift_raises_an_alarm_only_where_the_loss_keeps_growing() -> None:

@@ -10,8 +10,9 @@ from burnish.device_tests.gate import Gate
 from burnish.device_tests.numerics import BASELINE, INPUT
 from burnish.device_tests.parts import FOLDER
 from burnish.device_tests.report import write_report
+from burnish.device_tests.summary import SPEED
 from burnish.device_tests.table import table
-from burnish.device_tests.validate import SPEED, Plan, measure
+from burnish.device_tests.validate import Plan, measure
 from burnish.runtime import Bundle, InputError
 from burnish.runtime.bundle import Profile
 from burnish.runtime.pictures import Picture, write

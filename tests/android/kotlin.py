@@ -1,4 +1,4 @@
-"""The Kotlin of android_demo on this machine: compiled with the npm compiler, run by the JVM. `.ci/android` installs the tools."""
+"""The Kotlin of android_demo on this machine: the npm compiler and the JVM, which `.ci/android` installs."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Tools:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "burnish" / "android"
-        npm, java = cache / "node_modules", Path("/usr/share/java")
+        packages = os.environ.get("BURNISH_ANDROID_TOOLS") or Path.home() / ".cache" / "burnish" / "android"
+        npm, java = Path(packages) / "node_modules", Path("/usr/share/java")
         self.compiler = npm / "kotlin-compiler" / "bin" / "kotlinc"
         lib = npm / "kotlin-compiler" / "lib"
         self.stdlib, self.coroutines = lib / "kotlin-stdlib.jar", lib / "kotlinx-coroutines-core-jvm.jar"
@@ -63,10 +63,10 @@ class Tools:
         return out
 
     @cached_property
-    def session(self) -> Path:
+    def executorch_module(self) -> Path:
         """:executorch, compiled against ExecuTorch's own classes, with the driver of these tests."""
         sources = [DEMO / "executorch" / "src" / "main" / "kotlin", HERE / "jvm" / "RestoreOnJvm.kt"]
-        return self.compile("session", [*self.libraries, self.core, self.executorch, self.standins], *sources)
+        return self.compile("executorch", [*self.libraries, self.core, self.executorch, self.standins], *sources)
 
     @cached_property
     def shim(self) -> Path:
@@ -80,7 +80,16 @@ class Tools:
         include = [sdk / "include", sdk / "include" / "executorch" / "runtime" / "core" / "portable_type" / "c10"]
         headers = [option for path in (*include, java, java / "linux") for option in ("-isystem", path)]
         libraries = ["-lexecutorch", "-lexecutorch_backend_xnnpack", "-lexecutorch_threadpool"]
-        options = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-DC10_USING_CUSTOM_GENERATED_MACROS"]
+        options = [
+            "-std=c++17",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-DC10_USING_CUSTOM_GENERATED_MACROS",
+        ]
         # Nothing refers to the delegate by name: it registers itself when it is loaded.
         links = [f"-L{sdk / 'lib'}", "-Wl,--no-as-needed", *libraries, f"-Wl,-rpath,{sdk / 'lib'}"]
         call(["g++", *options, *headers, HERE / "jvm" / "shim.cpp", "-o", out, *links])
@@ -96,7 +105,7 @@ class Tools:
         """Run a class; what it said, whatever it ended with."""
         settings = [f"-D{name.replace('_', '.')}={value}" for name, value in properties.items()]
         whole = joined([*path, *self.libraries, self.core, self.stdlib])
-        command = ["java", "-Xmx1g", "-Xcheck:jni", *settings, "-cp", whole, *map(str, arguments)]
+        command = ["java", "-Xmx1g", *settings, "-cp", whole, *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=5 * MINUTES, check=False)
 
 

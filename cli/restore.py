@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from ..runtime import InputError, Restoration, Restorer
+from rich.console import Console
+
+from ..runtime import InputError, Restoration, Restorer, Step
 from ..runtime.files import replace
 from ..runtime.pictures import read, write
 from ..runtime.quality import quality_to_psnr
+from .progress import counting
 
 REASONS = {
     "quality": "the wanted quality was reached",
@@ -17,6 +21,8 @@ REASONS = {
     "plateau": "another iteration gained too little",
     "iterations": "the iteration limit was reached",
     "budget": "another iteration would not fit the budget",
+    "broken": "the program gave a broken picture, which was thrown away",
+    "cancelled": "it was cancelled",
 }
 
 
@@ -51,22 +57,28 @@ def restore_file(
     if not out.parent.is_dir():
         raise InputError(f"{out.parent} is not a folder; expected an existing folder to write {out.name} into")
     restorer = Restorer.load(bundle, backend=backend, program=program, experts=experts, warm_up=budget_ms is not None)
-    result = restorer.restore(
-        picture,
-        budget_ms=budget_ms,
-        min_quality=min_quality,
-        max_iterations=max_iterations,
-        degradations=degradations,
-        keep_steps=trace is not None,
-    )
+    with counting("restore", Console(stderr=True)) as show:
+        result = restorer.restore(
+            picture,
+            budget_ms=budget_ms,
+            min_quality=min_quality,
+            max_iterations=max_iterations,
+            degradations=degradations,
+            keep_steps=trace is not None,
+            progress=lambda update: show(
+                update.done, update.tiles, f"predicted {quality_to_psnr(update.quality):.1f} dB"
+            ),
+        )
     write(result.picture, out)
-    row = as_row(result) | {"input": str(source), "output": str(out)}
+    row = as_row(result) | {"input": str(source), "output": str(out), "chosen_because": restorer.chosen_because}
     if trace is not None:
         write_trace(result, row, trace)
+    predicted = f", predicted {quality_to_psnr(result.quality):.1f} dB" if result.steps else ""
     row["summary"] = (
-        f"{source} → {out}: {len(result.steps) and len(result.steps) - 1} iterations, kept {result.iteration}, "
-        f"{result.elapsed_ms:.0f} ms, predicted {quality_to_psnr(result.quality):.1f} dB; "
+        f"{source} → {out}: {max(0, len(result.steps) - 1)} iterations, kept {result.iteration}, "
+        f"{result.elapsed_ms:.0f} ms{predicted}; "
         f"stopped: {result.reason.value} ({REASONS[result.reason.value]})"
+        + "".join(f"\n{note}" for note in result.notes)
     )
     return row
 
@@ -82,17 +94,31 @@ def as_row(result: Restoration) -> dict[str, Any]:
         "tiles": result.tiles,
         "program": result.program,
         "backend": result.backend,
-        "steps": [
+        "notes": list(result.notes),
+        "steps": [step_row(step) for step in result.steps],
+        "trace": [
             {
-                "iteration": step.iteration,
-                "quality": round(step.quality, 4),
-                "cost_ms": round(step.cost_ms, 2),
-                "elapsed_ms": round(step.elapsed_ms, 2),
-                "gates": {k: round(v, 4) for k, v in step.gates.items() if v > 0},
-                "degradations": {k: round(v, 4) for k, v in step.degradations.items()},
+                "ran": event.ran,
+                "tile": event.tile,
+                "iteration": event.iteration,
+                "cost_ms": round(event.cost_ms, 2),
+                "elapsed_ms": round(event.elapsed_ms, 2),
+                "quality": None if event.quality is None or math.isnan(event.quality) else round(event.quality, 4),
             }
-            for step in result.steps
+            for event in result.trace
         ],
+    }
+
+
+def step_row(step: Step) -> dict[str, Any]:
+    """A step as JSON-ready data."""
+    return {
+        "iteration": step.iteration,
+        "quality": round(step.quality, 4),
+        "cost_ms": round(step.cost_ms, 2),
+        "elapsed_ms": round(step.elapsed_ms, 2),
+        "gates": {k: round(v, 4) for k, v in step.gates.items() if v > 0},
+        "degradations": {k: round(v, 4) for k, v in step.degradations.items()},
     }
 
 

@@ -9,7 +9,7 @@ import png
 import pytest
 from burnish.runtime.errors import InputError
 from burnish.runtime.pictures import Picture, from_array, read, to_array, write
-from PIL import Image
+from PIL import Image, ImageCms
 
 
 def test_orientation_is_applied(tmp_path: Path) -> None:
@@ -56,6 +56,85 @@ def test_broken_files_are_refused(tmp_path: Path, photo: np.ndarray) -> None:
     for name in ("text.png", "cut.png", "missing.png"):
         with pytest.raises(InputError, match="expected"):
             read(tmp_path / name)
+
+
+def save(image: Image.Image, path: Path, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_orientation_comes_out_upright(tmp_path: Path, turn: int) -> None:
+    """The same scene, stored in each of the eight ways a camera may hold it."""
+    upright = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions that store it so
+    image = Image.fromarray(upright)
+    stored = image if turn == 1 else image.transpose(Image.Transpose(back[turn]))
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    np.testing.assert_array_equal(read(save(stored, tmp_path / "a.png", exif=exif)).pixels, upright)
+
+
+def test_colour_profiles_survive(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    picture = read(save(Image.fromarray(pixels), tmp_path / "a.png", icc_profile=profile))
+    assert picture.icc_profile == profile
+    deep = Picture(
+        np.random.default_rng(0).integers(0, 65536, (5, 7, 3)).astype(np.uint16), bits=16, icc_profile=profile
+    )
+    for name, given in (("b.png", picture), ("c.jpg", picture), ("d.png", deep)):
+        write(given, tmp_path / name)
+        assert read(tmp_path / name).icc_profile == profile
+    np.testing.assert_array_equal(read(tmp_path / "d.png").pixels, deep.pixels)
+
+
+def test_inks_become_colours(tmp_path: Path) -> None:
+    inks = np.zeros((4, 4, 4), np.uint8)
+    inks[..., 1] = inks[..., 2] = 255  # magenta and yellow make red
+    for profile in (None, b"no profile at all"):
+        picture = read(save(Image.fromarray(inks, "CMYK"), tmp_path / "a.jpg", quality=100, icc_profile=profile))
+        red, green, blue = picture.pixels[2, 2]
+        assert red > 200
+        assert max(green, blue) < 60
+        assert picture.icc_profile is None
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tiff"])
+def test_of_several_frames_the_first_is_read_and_it_is_said(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "lime", "blue")]
+    path = save(frames[0], tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    picture = read(path)
+    np.testing.assert_allclose(picture.pixels[3, 3], [255, 0, 0], atol=2)
+    assert "first" in picture.notes[0]
+    assert not read(save(frames[0], tmp_path / "one.png")).notes
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "I", "F", "LAB", "YCbCr"])
+def test_rarer_modes_are_read(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)).convert("L").convert(mode)
+    picture = read(save(image, tmp_path / ("a.png" if mode in ("1", "P") else "a.tiff")))
+    assert picture.pixels.shape == (6, 8, 3)
+    assert picture.bits == (16 if mode in ("I", "F") else 8)
+
+
+def test_formats_that_start_programs_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path, "EPS")
+    with pytest.raises(InputError, match="EPS"):
+        read(path)
+
+
+def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
+    image = Image.fromarray(np.full((4, 4), np.nan, np.float32))
+    with pytest.raises(InputError, match="no numbers"):
+        read(save(image, tmp_path / "a.tiff"))
+
+
+def test_floats_are_rounded_once(photo: np.ndarray) -> None:
+    picture = Picture(photo[:8, :8])
+    assert picture.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(np.rint(picture.rgb * 255), picture.pixels)
 
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:

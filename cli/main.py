@@ -242,6 +242,7 @@ def profile(
     max_temperature: Annotated[float | None, typer.Option(help="wait until the device is below, in °C")] = None,
     limit_s: Annotated[int, typer.Option(min=1, help="seconds at most for one block")] = 300,
     seed: Annotated[bool, typer.Option(help="put the measured times into the bundle, for its cost model")] = True,
+    by_app: Annotated[bool, typer.Option("--app", help="on Android phones the demo app measures")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure a bundle's programs on devices: latency, load time, memory, heat, kernels, determinism, numerics."""
@@ -257,7 +258,7 @@ def profile(
         max_temperature_c=max_temperature,
         limit_s=limit_s,
     )
-    result, complete = profile_command(bundle, device or ["host"], plan, report, seed, console)
+    result, complete = profile_command(bundle, device or ["host"], plan, report, seed, by_app, console)
     _print(result, as_json, result["summary"])
     if not complete:
         raise typer.Exit(1)

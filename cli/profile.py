@@ -30,7 +30,7 @@ def parse_threads(text: str) -> tuple[int, ...]:
 
 
 def profile_command(
-    bundle: Path | None, devices: Sequence[str], plan: Plan, report: Path, seed: bool, console: Console
+    bundle: Path | None, devices: Sequence[str], plan: Plan, report: Path, seed: bool, by_app: bool, console: Console
 ) -> tuple[dict[str, Any], bool]:
     """Measure, write perf.json, put what was measured into the bundle; whether every device answered.
 
@@ -41,7 +41,7 @@ def profile_command(
 
     opened = Bundle.open(bundle or EMBEDDED)
     with _rows(devices, console) as show:
-        perf = profile(opened, devices, plan, report, show)
+        perf = profile(opened, devices, plan, report, show, by_app=by_app)
     failed = [row for row in perf.devices if row.failure is not None and row.device in devices]
     for row in failed:
         console.print(f"error: {row.failure}", markup=False, highlight=False, soft_wrap=True)

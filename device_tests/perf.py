@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Sequence
 
 from pydantic import Field
 
+from ..runtime.bundle import Program
 from .devices.facts import Identity
 from .operations import Kernels, Operation
 from .records import Record
@@ -96,6 +98,11 @@ class Perf(Record):
     def measured(self) -> list[tuple[DevicePerf, ProgramPerf]]:
         """What tables may show: everything but what an emulator ran."""
         return [(d, p) for d in self.devices for p in d.programs if not p.note]
+
+
+def program_digest(program: Program) -> str:
+    """SHA-256 of the hashes of a program's files: another export is another program."""
+    return hashlib.sha256("".join(file.sha256 for file in program.files).encode()).hexdigest()
 
 
 def timing(values: Sequence[float]) -> Timing:

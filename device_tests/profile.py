@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 import threading
@@ -21,12 +20,13 @@ from ..runtime.bundle import MANIFEST, Bundle, Profile, Program
 from ..runtime.errors import BurnishError, DeviceError, InputError
 from ..runtime.files import replace
 from .agreement import agreement, restored_tiles, student_tiles
+from .android_app import measure_by_app
 from .bench import Bench, Outcome
 from .devices import Device, State, open_device
 from .inputs import probe_samples
 from .job import Job, JobResult, Measure, Samples
 from .operations import Kernels, Operation, declared_float, kernels, read_operations
-from .perf import EMULATED, Agreement, DevicePerf, Perf, ProgramPerf, Temperature, timing
+from .perf import EMULATED, Agreement, DevicePerf, Perf, ProgramPerf, Temperature, program_digest, timing
 from .records import Record
 from .runners import NATIVE_TARGETS, runner_for
 from .unfinished import Unfinished
@@ -62,13 +62,20 @@ class Plan(Record):
 
 
 def profile(
-    bundle: Bundle, devices: Sequence[str], plan: Plan, folder: Path, progress: Progress, opener: Open = open_device
+    bundle: Bundle,
+    devices: Sequence[str],
+    plan: Plan,
+    folder: Path,
+    progress: Progress,
+    opener: Open = open_device,
+    *,
+    by_app: bool = False,
 ) -> Perf:
     """Measure on all devices at once and write `folder`/perf.json.
 
     A device that fails does so alone, with its reason in its row. What was finished is kept beside the report until all
-    devices are done: started again, a profile goes on. Rows of other devices that perf.json holds already stay. Raises
-    InputError for an unknown program or a device that is given twice.
+    devices are done: started again, a profile goes on. Rows of other devices that perf.json holds already stay. `by_app`: the
+    demo app measures on Android phones. Raises InputError for an unknown program or a device that is given twice.
     """
     for name in plan.programs:
         bundle.program(name)
@@ -79,6 +86,8 @@ def profile(
 
     def one(spec: str) -> DevicePerf:
         try:
+            if by_app and spec.startswith("adb:"):
+                return _by_app(bundle, spec, plan, progress, opener)
             return _DeviceRun(bundle, spec, plan, unfinished, progress, opener).measure()
         except BurnishError as error:
             return DevicePerf(device=spec, failure=str(error))
@@ -96,6 +105,18 @@ def profile(
     if all(row.failure is None for row in rows):
         unfinished.clear()
     return perf
+
+
+def _by_app(bundle: Bundle, spec: str, plan: Plan, progress: Progress, opener: Open) -> DevicePerf:
+    device = opener(spec)
+
+    def say(what: str) -> None:
+        progress(spec, what, 0, 1)
+
+    try:
+        return measure_by_app(device, bundle, plan.programs, plan.threads, plan.runs, plan.limit_s, say)
+    finally:
+        device.close()
 
 
 def write_perf(perf: Perf, folder: Path) -> None:
@@ -241,7 +262,7 @@ class _DeviceRun:
         board = next((rails[name] for name in BOARD_RAILS if name in rails), None)
         return ProgramPerf(
             program=program.name,
-            sha256=_digest(program),
+            sha256=program_digest(program),
             runner=blocks[0].runner,
             threads=blocks[0].threads,
             note=EMULATED if bench.identity.emulated else "",
@@ -318,12 +339,8 @@ def _earlier(folder: Path, bundle: Bundle) -> tuple[DevicePerf, ...]:
         perf = read_perf(folder / PERF)
     except InputError:
         return ()
-    now = {program.name: _digest(program) for program in bundle.manifest.programs}
+    now = {program.name: program_digest(program) for program in bundle.manifest.programs}
     return tuple(d for d in perf.devices if d.programs and all(now.get(p.program) == p.sha256 for p in d.programs))
-
-
-def _digest(program: Program) -> str:
-    return hashlib.sha256("".join(file.sha256 for file in program.files).encode()).hexdigest()
 
 
 def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -16,7 +16,7 @@ class Bundle private constructor(val folder: File, val manifest: Manifest) {
     fun firstProgram(names: List<String>): Program =
         names.firstNotNullOfOrNull { name -> manifest.programs.find { it.name == name } } ?: throw BundleException(
             "${folder.name} has no program that this app runs (${names.joinToString(" or ")}); it has: " +
-                manifest.programs.joinToString { it.name }.ifEmpty { "none" } + ". Export it with --targets ${names[0]}",
+                manifest.programs.joinToString { it.name }.ifEmpty { "none" } + "; export it with --program ${names[0]}",
         )
 
     /** A file whose place, size and hash are as the manifest says. Throws [BundleException]. */

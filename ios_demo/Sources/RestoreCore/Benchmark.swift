@@ -64,7 +64,7 @@ public struct Benchmark: Sendable {
 
   /// Measures a bundle's program on a picture of its own. `progress`: runs done and in all.
   public func run(
-    _ wanted: Job.Measure, bundle: Bundle, progress: @escaping @Sendable (Int, Int) async -> Void
+    _ wanted: Job.Measure, bundle: RestoreBundle, progress: @escaping @Sendable (Int, Int) async -> Void
   ) async throws -> Result {
     let manifest = bundle.manifest
     let sample = try Self.probe(tile: manifest.tile, gates: manifest.routing.experts.count * manifest.rank)

@@ -12,6 +12,11 @@ public struct Job: Sendable {
   public struct Measure: Equatable, Sendable {
     public let warmUp: Int
     public let runs: Int
+
+    public init(warmUp: Int, runs: Int) {
+      self.warmUp = warmUp
+      self.runs = runs
+    }
   }
 
   /// The whole loop on every picture.
@@ -42,7 +47,7 @@ public struct Job: Sendable {
     }
     self.folder = folder
     let place = json["program"]?.asString ?? ""
-    guard let real = Bundle.real(folder.appendingPathComponent(place)), let root = Bundle.real(home),
+    guard let real = RestoreBundle.real(folder.appendingPathComponent(place)), let root = RestoreBundle.real(home),
       real.hasPrefix(root + "/")
     else { throw RestoreError.input("job.json's program \(place) is missing or outside of the job's home") }
     program = URL(fileURLWithPath: real)

@@ -57,7 +57,7 @@ public enum Perf {
 
   /// The report of one program on this device. `made`: UTC, ISO 8601. `version`: the app's.
   public static func report(
-    bundle: Bundle, program: Program, result: Benchmark.Result, runner: String, device: Device, made: String,
+    bundle: RestoreBundle, program: Program, result: Benchmark.Result, runner: String, device: Device, made: String,
     version: String
   ) -> JSON {
     let iterations = zip(result.encodeMs, result.refineMs).map(+)

@@ -3,11 +3,11 @@ public struct Restorer: Sendable {
   /// Features that are kept of a large picture's tiles, in bytes; what is beyond is encoded again.
   public static let featureMemory = 192 << 20
 
-  public let bundle: Bundle
+  public let bundle: RestoreBundle
   public let program: Program
   private let engine: Engine
 
-  public init(bundle: Bundle, program: Program, session: any Session, featureMemory: Int = Restorer.featureMemory) {
+  public init(bundle: RestoreBundle, program: Program, session: any Session, featureMemory: Int = Restorer.featureMemory) {
     self.bundle = bundle
     self.program = program
     let manifest = bundle.manifest
@@ -68,7 +68,7 @@ public struct RestorationStream: AsyncSequence, Sendable {
 
   let run: Run
 
-  public struct Iterator: AsyncIteratorProtocol {
+  public struct Iterator: AsyncIteratorProtocol, Sendable {
     let run: Run
 
     public func next() async throws -> Update? {

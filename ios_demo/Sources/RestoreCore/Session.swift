@@ -14,10 +14,15 @@ public struct Encoded: Sendable {
     guard assessment.count > 2 else {
       throw RestoreError.program("the program's assessment has \(assessment.count) values; export the bundle again")
     }
+    self.init(
+      features: features, quality: 1 / (1 + exp(-assessment[0])), granularity: assessment[1], logits: Array(assessment[2...]))
+  }
+
+  public init(features: any Sendable, quality: Double, granularity: Double, logits: [Double]) {
     self.features = features
-    quality = 1 / (1 + exp(-assessment[0]))
-    granularity = assessment[1]
-    logits = Array(assessment[2...])
+    self.quality = quality
+    self.granularity = granularity
+    self.logits = logits
   }
 }
 

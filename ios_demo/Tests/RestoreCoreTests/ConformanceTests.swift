@@ -14,7 +14,9 @@ struct ConformanceTests {
     var testDescription: String { "\(file).\(section): \(json["name"]?.asString ?? "without a name")" }
   }
 
+  /// Another folder can be named, to see that a case that is added there is played.
   static let folder: URL = {
+    if let named = ProcessInfo.processInfo.environment["BURNISH_CONFORMANCE"] { return URL(fileURLWithPath: named) }
     let repository = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
       .deletingLastPathComponent().deletingLastPathComponent()
     return repository.appendingPathComponent("tests/conformance")

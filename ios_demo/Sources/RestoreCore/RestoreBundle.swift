@@ -3,7 +3,7 @@ import Foundation
 /// An opened bundle: the manifest was checked, files are checked when they are asked for.
 ///
 /// Read defensively: sizes and hashes are checked, no path leaves the folder, links out of it included.
-public struct Bundle: Sendable {
+public struct RestoreBundle: Sendable {
   public static let manifestName = "bundle.json"
   static let mostManifestBytes = 1 << 20
 

@@ -1,0 +1,149 @@
+import Foundation
+import Testing
+
+@testable import RestoreCore
+
+struct RestorerTests {
+  @Test func aPictureOfOneTileIsRestoredUntilItsIterationsAreDone() async throws {
+    var policy = Policy()
+    policy.maxIterations = 2
+    let given = try picture(40, 50)
+    let result = try await restorer(Grey()).restore(given, policy: policy).finish()
+    #expect(result.reason == .iterations)
+    #expect(result.trace.map(\.ran) == [.encode, .refine, .encode, .refine])
+    #expect(result.steps.map(\.iteration) == [0, 1, 2])
+    let once = given.data.map { UInt8((Float($0) / 255 / 2 + 0.25) * 255 + 0.5) }
+    let twice = once.map { UInt8((Float($0) / 255 / 2 + 0.25) * 255 + 0.5) }
+    let worst = zip(result.picture.data, twice).map { abs(Int($0) - Int($1)) }.max()
+    #expect(try #require(worst) <= 1)
+  }
+
+  @Test func tilesAreRefinedInTurnAndThePictureIsWholeAfterEveryUpdate() async throws {
+    var policy = Policy()
+    policy.maxIterations = 1
+    let given = try picture(100, 150)
+    let stream = try await restorer(Grey()).restore(given, policy: policy, keepRounds: true)
+    var updates: [Update] = []
+    for try await update in stream { updates.append(update) }
+    let result = await stream.result
+    #expect(updates.count == result.tiles)
+    #expect(updates.map(\.done) == Array(1...result.tiles))
+    for (earlier, later) in zip(updates, updates.dropFirst()) {
+      var expected = earlier.picture
+      expected.put(later.picture.crop(later.region), at: later.region)
+      #expect(expected == later.picture)
+    }
+    #expect(updates.last?.picture == result.picture)
+    #expect(result.rounds == [given, result.picture])
+    #expect(result.trace.first?.ran == .look)
+  }
+
+  /// As an app's screen does it.
+  @MainActor @Test func updatesComeToTheMainActor() async throws {
+    var seen = 0
+    let stream = try await restorer(Grey()).restore(picture(64, 64), policy: Policy())
+    for try await update in stream {
+      MainActor.assertIsolated()
+      seen = update.iteration
+    }
+    #expect(await stream.result.iteration == seen)
+  }
+
+  @Test func withoutTimeTheAnswerIsThePictureItself() async throws {
+    let slow = try await restorer(Grey(delayMs: 5))
+    try await slow.warmUp()
+    var policy = Policy()
+    policy.budgetMs = 1
+    let given = try picture(64, 64)
+    let result = try await slow.restore(given, policy: policy).finish()
+    #expect(result.reason == .budget)
+    #expect(result.picture == given)
+    #expect(result.trace.isEmpty)
+  }
+
+  @Test func aStepThatIsLateIsLeft() async throws {
+    // Nothing is known of its cost: the first call is started, and left at the deadline.
+    var policy = Policy()
+    policy.budgetMs = 30
+    let given = try picture(64, 64)
+    let result = try await restorer(Grey(delayMs: 2000)).restore(given, policy: policy).finish()
+    #expect(result.reason == .budget)
+    #expect(result.picture == given)
+    #expect(result.elapsedMs < 1500)
+  }
+
+  @Test func aBrokenPictureIsThrownAway() async throws {
+    let given = try picture(64, 64)
+    let result = try await restorer(Grey(breaksAt: 1)).restore(given, policy: Policy()).finish()
+    #expect(result.reason == .broken)
+    #expect(result.wasBroken)
+    #expect(result.picture == given)
+    #expect(result.json(name: "x")["trace"]?.asArray?.last?["broken"]?.asBool == true)
+  }
+
+  @Test func theBestPictureIsKeptWhenQualityFalls() async throws {
+    let session = Grey(qualities: [0.6, 0.4])
+    let stream = try await restorer(session).restore(picture(64, 64), policy: Policy())
+    var first: Pixels?
+    for try await update in stream where first == nil { first = update.picture }
+    let result = await stream.result
+    #expect(result.reason == .regression)
+    #expect(result.iteration == 1)
+    #expect(result.picture == first)
+  }
+
+  @Test func cancellingKeepsWhatIsThere() async throws {
+    let stream = try await restorer(Grey()).restore(picture(64, 200), policy: Policy())
+    for try await _ in stream {
+      await stream.cancel()
+    }
+    let result = await stream.result
+    #expect(result.reason == .cancelled)
+    #expect(result.trace.count { $0.ran == .refine } == 1)
+  }
+
+  @Test func cancellingTheTaskEndsIt() async throws {
+    let stream = try await restorer(Grey(delayMs: 20)).restore(picture(200, 200), policy: Policy())
+    let task = Task { try await stream.finish() }
+    try await Task.sleep(for: .milliseconds(60))
+    task.cancel()
+    let result = try await task.value
+    #expect(result.reason == .cancelled)
+  }
+
+  @Test func callsOfSeveralRestorationsRunOneAtATime() async throws {
+    let session = Grey(delayMs: 1)
+    let shared = try await restorer(session)
+    let given = try picture(64, 100)
+    try await withThrowingTaskGroup(of: Restoration.self) { group in
+      for _ in 0..<4 { group.addTask { try await shared.restore(given, policy: Policy()).finish() } }
+      for try await result in group { #expect(result.reason == .iterations) }
+    }
+    #expect(await session.mostAtOnce == 1)
+  }
+
+  @Test func featuresBeyondTheMemoryAreEncodedAgain() async throws {
+    let result = try await restorer(Grey(), featureMemory: 1).restore(picture(64, 200), policy: Policy()).finish()
+    #expect(result.trace.contains { $0.ran == .recall })
+  }
+
+  @Test func gatesThatAreGivenAreCheckedAndUsed() async throws {
+    let made = try await restorer(Grey())
+    let given = try picture(64, 64)
+    await #expect(throws: RestoreError.self) {
+      _ = try await made.restore(given, policy: Policy(), degradations: ["fog": 1])
+    }
+    let result = try await made.restore(given, policy: Policy(), degradations: ["rain": 0.5]).finish()
+    #expect(result.steps.last?.gates.filter { $0.weight > 0 } == [Gate(expert: "rain", weight: 0.5)])
+  }
+
+  @Test func settingsThatMakeNoSenseAreRefused() async throws {
+    var policy = Policy()
+    policy.budgetMs = -1
+    await #expect(throws: RestoreError.self) { [policy] in
+      _ = try await restorer(Grey()).restore(picture(8, 8), policy: policy)
+    }
+    #expect(throws: RestoreError.self) { try Policy(JSON(parsing: Data(#"{"budget": 3}"#.utf8))) }
+    #expect(throws: RestoreError.self) { try Pixels(height: 0, width: 1, data: []) }
+  }
+}

@@ -1,0 +1,83 @@
+import Foundation
+
+@testable import RestoreCore
+
+/// A program without a network: it moves every pixel half of the way to mid grey, and is as slow as it is told to be.
+actor Grey: Session {
+  let delayMs: Double
+  /// Predicted quality of every refine, one after the other; the last one again when they run out.
+  let qualities: [Double]
+  /// Gives a picture of NaN at this refine.
+  let breaksAt: Int?
+  private(set) var encodes = 0
+  private(set) var refines = 0
+  private(set) var atOnce = 0
+  private(set) var mostAtOnce = 0
+
+  init(delayMs: Double = 0, qualities: [Double] = [0.5, 0.6, 0.7, 0.8], breaksAt: Int? = nil) {
+    self.delayMs = delayMs
+    self.qualities = qualities
+    self.breaksAt = breaksAt
+  }
+
+  func encode(_ image: Planes) async throws -> Encoded {
+    encodes += 1
+    await work()
+    return try Encoded(features: image.mean, assessment: [-1, -6, 2, -4, -4, -4, -4, -4, -4])
+  }
+
+  func refine(_ current: Planes, original: Encoded, estimate: Encoded, gates: [Float]) async throws -> Refined {
+    refines += 1
+    let call = refines
+    await work()
+    let values = current.values.map { call == breaksAt ? Float.nan : $0 / 2 + 0.25 }
+    return Refined(restored: try Planes(values: values, side: current.side), quality: qualities[min(call, qualities.count) - 1])
+  }
+
+  private func work() async {
+    atOnce += 1
+    mostAtOnce = max(mostAtOnce, atOnce)
+    // Deaf to cancelling, as a call of a program is.
+    if delayMs > 0 { await Task.detached { [delayMs] in try? await Task.sleep(for: .milliseconds(delayMs)) }.value }
+    atOnce -= 1
+  }
+}
+
+/// A folder that is gone afterwards.
+func withFolder<Value>(_ body: (URL) async throws -> Value) async throws -> Value {
+  let folder = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
+  try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+  defer { try? FileManager.default.removeItem(at: folder) }
+  return try await body(folder)
+}
+
+let manifestText = """
+  {"format": 1, "student": {"size": "small", "rank": 4}, "tile": 64, "licence": "CC BY-SA 4.0",
+   "routing": {"tree": {"weather": ["rain", "snow", "haze"], "exposure": ["low_light", "noise"], "detail": ["blur", "jpeg"]},
+               "threshold": -3.0, "softness": 0.7, "top": 4},
+   "programs": [{"target": "coreml", "precision": "fp16", "boundary_bytes": {"encode": 1000000},
+                 "files": [{"path": "programs/coreml-fp16/student.mlpackage/model", "bytes": 3, "sha256":
+                   "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}]}]}
+  """
+
+/// A bundle with one program of one file that says "abc".
+func writeBundle(_ folder: URL, manifest: String = manifestText) throws {
+  let program = folder.appendingPathComponent("programs/coreml-fp16/student.mlpackage")
+  try FileManager.default.createDirectory(at: program, withIntermediateDirectories: true)
+  try Data("abc".utf8).write(to: program.appendingPathComponent("model"))
+  try Data(manifest.utf8).write(to: folder.appendingPathComponent("bundle.json"))
+}
+
+func restorer(_ session: any Session, featureMemory: Int = Restorer.featureMemory) async throws -> Restorer {
+  try await withFolder { folder in
+    try writeBundle(folder)
+    let bundle = try RestoreBundle(opening: folder)
+    return Restorer(bundle: bundle, program: bundle.manifest.programs[0], session: session, featureMemory: featureMemory)
+  }
+}
+
+/// A picture with a slope and a pattern.
+func picture(_ height: Int, _ width: Int) throws -> Pixels {
+  let data = (0..<height * width * 3).map { UInt8(truncatingIfNeeded: $0 &* 7 + $0 / (3 * width)) }
+  return try Pixels(height: height, width: width, data: data)
+}

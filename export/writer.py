@@ -39,7 +39,7 @@ def write_bundle(
     `command` made it, and joins the student's provenance. A bundle that is already there is replaced only by a finished one.
     """
     student, routing, provenance = context.trained
-    provenance = provenance.model_copy(update={"commands": (*provenance.commands, command)})
+    provenance = provenance.model_copy(update={"commands": tuple(dict.fromkeys((*provenance.commands, command)))})
 
     def save(folder: Path) -> None:
         weights = folder / "student.safetensors"

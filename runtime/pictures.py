@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from . import files
 from .errors import InputError
@@ -105,6 +105,8 @@ def _read(file: BinaryIO, name: str) -> Picture:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise InputError(f"{name} has too many pixels; at most {MAX_PIXELS // 1_000_000} megapixels") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{name} is no picture that can be read; expected an undamaged PNG, JPEG, …") from None
     except Exception as error:  # decoders of damaged files raise whatever they stumble over
         detail = str(error).split("\n")[0] or type(error).__name__
         raise InputError(f"{name} cannot be read as a picture ({detail}); expected an undamaged PNG, JPEG, …") from None

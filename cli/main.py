@@ -299,6 +299,31 @@ def inspect(
         raise typer.Exit(1)
 
 
+@app.command()
+def serve(
+    bundle: BundleOption = None,
+    backend: Annotated[str, typer.Option(help="auto, or the name of a backend")] = "auto",
+    program: Annotated[str | None, typer.Option(help="a program of the bundle, such as onnx-fp32")] = None,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; others than loopback let other machines in")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8471,
+    upload_mb: Annotated[int, typer.Option(min=1, help="largest picture file")] = 40,
+    a_minute: Annotated[int, typer.Option(min=1, help="pictures a minute and visitor")] = 30,
+    seconds: Annotated[float, typer.Option(min=0.1, help="time for one picture at most")] = 60.0,
+) -> None:
+    """Open a page on this machine: drop a picture, watch it get better, compare."""
+    try:
+        from .serve import Limits, serve
+    except ImportError as error:
+        raise InputError(f"burnish serve needs {error.name}; pip install 'burnish[serve]'") from None
+    from ..runtime import Restorer
+
+    restorer = Restorer.load(bundle, backend=backend, program=program)
+    limits = Limits(upload_mb=upload_mb, requests_a_minute=a_minute, seconds=seconds)
+    serve(restorer, host, port, limits, lambda address: console.print(f"burnish: {address}  (Ctrl+C ends it)"))
+
+
 def _print(result: dict[str, Any], as_json: bool, text: str) -> None:
     sys.stdout.write(
         (json.dumps({k: v for k, v in result.items() if k != "summary"}, indent=1) if as_json else text) + "\n"

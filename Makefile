@@ -15,7 +15,7 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 # Strict editable installs link files one by one: a new file needs a new link.
-$(VENV)/linked: $(VENV)/installed $(shell git ls-files '*.py' '*.jinja' '*.json' 2>/dev/null)
+$(VENV)/linked: $(VENV)/installed $(shell git ls-files '*.py' '*.jinja' '*.json' 'cli/page/*' 2>/dev/null)
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e . --config-settings editable_mode=strict
 	touch $@
 

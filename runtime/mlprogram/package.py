@@ -149,8 +149,11 @@ def _place(path: Path, item: _Item) -> Path:
     """An item's file or folder, inside the package."""
     parts = PurePosixPath(item.path).parts
     place = path / "Data" / item.path
-    if not parts or ".." in parts or not place.resolve().is_relative_to(path.resolve()):
+    if not parts or ".." in parts or "\0" in item.path:
         raise BundleError(f"{path}: {item.path!r} leads out of the package; refuse it")
+    for file in (place, *place.rglob("*")):
+        if not file.resolve().is_relative_to(path.resolve()):
+            raise BundleError(f"{file} leads out of the package; refuse it")
     if not place.exists():
         raise BundleError(f"{path} lacks {item.path}; export the bundle again")
     return place

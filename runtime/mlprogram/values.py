@@ -54,7 +54,8 @@ def kind_of(declared: Any, name: str) -> Kind:
     if declared.WhichOneof("type") != "tensorType":
         raise BundleError(f"{name} is a {declared.WhichOneof('type')}; this burnish evaluates tensors")
     tensor = declared.tensorType
-    element = MIL_pb2.DataType.Name(tensor.dataType)
+    names = MIL_pb2.DataType.DESCRIPTOR.values_by_number
+    element = names[tensor.dataType].name if tensor.dataType in names else f"number {tensor.dataType}"
     if element not in _ELEMENTS:
         raise BundleError(f"{name} has elements of type {element}; this burnish evaluates {', '.join(_ELEMENTS)}")
     if any(d.WhichOneof("dimension") != "constant" for d in tensor.dimensions):

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -41,7 +40,7 @@ class Bench:
         self.device, self.bundle = device, bundle
         self.identity: Identity = device.identity()
         self._space = device.workspace()
-        self._runners: set[str] = set()
+        self._commands: dict[str, list[str]] = {}
         self._programs: dict[str, str] = {}
         self._jobs = 0
 
@@ -62,7 +61,7 @@ class Bench:
         `samples`: float32 `0.image`, `0.gates`, …; `pictures`: uint8 H×W×3 by name.
         """
         runner = runner_for(self.device, self.identity, program)
-        self._install(runner)
+        command = self._install(runner)
         place = self._push_program(program, runner)
         name = f"job{self._jobs}"
         self._jobs += 1
@@ -77,7 +76,7 @@ class Bench:
                     save_file(dict(tensors), local / file)
             for file in sorted(local.iterdir()):
                 self._space.push(file, name, file.name)
-            arguments = [*runner.command(self._space), self._space.path(name), self._space.path(name, "out")]
+            arguments = [*command, self._space.path(name), self._space.path(name, "out")]
             done = self._space.run(arguments, job.limit_s + GRACE_S)
             if done.status:
                 raise DeviceError(f"{self.device.spec}: {program.name}: the runner failed: {done.reason}")
@@ -85,13 +84,15 @@ class Bench:
         self._space.remove(name)
         return outcome
 
-    def _install(self, runner: Runner) -> None:
-        if runner.name not in self._runners:
-            self._space.make_folder(runner.name)
+    def _install(self, runner: Runner) -> list[str]:
+        """Push a runner once; the command that starts it."""
+        if runner.name not in self._commands:
             with runner.files() as files:
+                self._space.make_folder(runner.name)
                 for file in files:
                     self._space.push(file, runner.name, file.name)
-            self._runners.add(runner.name)
+            self._commands[runner.name] = runner.command(self._space)
+        return self._commands[runner.name]
 
     def _push_program(self, program: Program, runner: Runner) -> str:
         """Push a program's checked files once; what a job calls it."""
@@ -119,8 +120,8 @@ class Bench:
                 load_file(pull(RESTORED)) if job.restore else {},
                 pull(ETDUMP).read_bytes() if job.etdump_runs else b"",
             )
-        except (ValueError, ValidationError, SafetensorError) as error:
-            detail = str(error).splitlines()[0]
+        except (ValueError, SafetensorError) as error:
+            detail = " ".join(str(error).split())[:200]
             raise DeviceError(
                 f"{self.device.spec}: what the runner wrote cannot be read ({detail}); run again"
             ) from None

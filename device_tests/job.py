@@ -98,7 +98,7 @@ class Event(Record):
     iteration: int
     cost_ms: float
     elapsed_ms: float
-    quality: float | None
+    quality: float | None = None
     broken: bool = False
 
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import requires
 from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +24,8 @@ NATIVE_TARGETS = ("executorch-xnnpack",)
 APP_TARGETS = ("coreml",)
 # What the Python runner is made of, besides burnish.runtime.
 _MODULES = ("__init__.py", "job.py", "python_runner.py", "rails.py", "records.py")
+_NEEDED = "import numpy, onnxruntime, PIL, png, pydantic, safetensors"
+INSTALL_S = 900.0
 
 
 class Runner(ABC):
@@ -39,7 +42,7 @@ class Runner(ABC):
 
     @abstractmethod
     def command(self, space: Workspace) -> list[str]:
-        """What to run; the folders of a job and of its results are added."""
+        """What to run; the folders of a job and of its results are added. Raises DeviceError where something is missing."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,18 @@ class PythonRunner(Runner):
 
     def command(self, space: Workspace) -> list[str]:
         archive = f"PYTHONPATH={space.path(self.name, self.archive)}"
-        return ["env", archive, *space.device.launcher, space.device.python, "-m", "burnish.device_tests.python_runner"]
+        return ["env", archive, *self._python(space), "-m", "burnish.device_tests.python_runner"]
+
+    def _python(self, space: Workspace) -> list[str]:
+        """An interpreter there that has what the runtime needs: its own, or one that is set up in the workspace."""
+        device = space.device
+        own, ours = [*device.launcher, device.python], [*device.launcher, space.path("venv", "bin", "python")]
+        for python in (own, ours):
+            if device.run([*python, "-c", _NEEDED], 60.0).status == 0:
+                return python
+        device.check([*own, "-m", "venv", space.path("venv")], INSTALL_S)
+        device.check([*ours, "-m", "pip", "install", "--quiet", *_requirements()], INSTALL_S)
+        return ours
 
 
 @dataclass(frozen=True)
@@ -108,3 +122,8 @@ def runner_for(device: Device, identity: Identity, program: Program) -> Runner:
     if program.target in APP_TARGETS and os == "ios":
         return AppRunner()
     raise DeviceError(f"{device.spec}: nothing there runs {program.name}; choose others with --program")
+
+
+def _requirements() -> list[str]:
+    """What burnish needs without extras."""
+    return [line for line in requires("burnish") or () if "extra ==" not in line]

@@ -22,7 +22,7 @@ _PROCESSOR = re.compile(r"cpu|soc|tj|tsens|x86_pkg|big|little|gpu", re.IGNORECAS
 _IDENTITY = r"""
 echo "machine=$(uname -m)"
 echo "kernel=$(uname -sr)"
-echo "arch=$(cat /proc/sys/kernel/arch 2>/dev/null)"
+echo "processor=$(cut -c 1-40 /sys/devices/system/cpu/modalias 2>/dev/null)"
 [ -e /system/build.prop ] && echo "android=1"
 echo "cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || nproc 2>/dev/null || grep -c ^processor /proc/cpuinfo)"
 echo "memory=$(grep MemTotal /proc/meminfo)"
@@ -103,7 +103,7 @@ def read_identity(run: Run) -> Identity:
         else said("tegra") or said("os").partition("=")[2].strip('"'),
         kernel=said("kernel"),
         power_mode=said("power_mode"),
-        emulated=_emulator(machine, said("arch"), said("ro.kernel.qemu") or said("ro.boot.qemu")),
+        emulated=_emulator(machine, said("processor"), said("ro.kernel.qemu") or said("ro.boot.qemu")),
     )
 
 
@@ -142,11 +142,11 @@ def _facts(run: Run, script: str) -> dict[str, list[str]]:
     return facts
 
 
-def _emulator(machine: str, kernel: str, flag: str) -> str:
-    """Programs that see another architecture than the kernel's are translated; Android's emulator sets a property."""
-    native = {"arm64": "aarch64", "amd64": "x86_64"}.get(kernel, kernel)
-    if native and machine != native:
-        return f"qemu on {native}"
+def _emulator(machine: str, processor: str, flag: str) -> str:
+    """A translator of programs, which fakes the machine but not /sys; Android's emulator sets a property."""
+    native = re.search(r"type:(x86|aarch64)", processor)
+    if native and native[1] not in machine:
+        return f"qemu on {native[1]}"
     return "Android emulator" if flag == "1" else ""
 
 

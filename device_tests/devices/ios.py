@@ -51,7 +51,9 @@ class IosDevice(Device):
         ends = ["--source", source, "--destination", target]
         result = self._call(["device", "copy", direction, "--device", self.udid, *container, *ends], TRANSFER_S)
         if result.status:
-            raise DeviceError(f"{self.spec}: cannot copy {Path(source).name}: {result.reason}; is the demo app installed?")
+            raise DeviceError(
+                f"{self.spec}: cannot copy {Path(source).name}: {result.reason}; is the demo app installed?"
+            )
 
     def run(self, arguments: Sequence[str], timeout_s: float = 30.0) -> Result:
         """Launch the app with the arguments and wait until it ends."""

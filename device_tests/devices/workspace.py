@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .base import Device
 
 _NUMBERS = itertools.count()
+# Of this process; what else carries its number was left behind.
+_IN_USE: set[str] = set()
 _NAME = re.compile(r"burnish-(?P<host>[0-9a-f]{8})-(?P<process>\d+)-\d+")
 # Constant; names come as arguments. The process that replaces the shell keeps its number.
 _RUN = 'echo $$ > "$1"; shift; exec "$@"'
@@ -33,10 +35,11 @@ class Workspace:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        name = f"burnish-{_host()}-{os.getpid()}-{next(_NUMBERS)}"
-        self.folder = f"{device.scratch}/{name}"
+        self._name = f"burnish-{_host()}-{os.getpid()}-{next(_NUMBERS)}"
+        self.folder = f"{device.scratch}/{self._name}"
 
     def __enter__(self) -> Workspace:
+        _IN_USE.add(self._name)
         self._remove_leftovers()
         self.device.check(["mkdir", self.folder])
         return self
@@ -50,6 +53,8 @@ class Workspace:
             # A device that went away is cleaned when it is back; the first failure is the one to tell.
             if error is None:
                 raise
+        finally:
+            _IN_USE.discard(self._name)
 
     def path(self, *parts: str) -> str:
         """A path below the folder."""
@@ -107,7 +112,7 @@ class Workspace:
     def _remove_leftovers(self) -> None:
         for name in self.device.run(["sh", "-c", _LIST, "sh", self.device.scratch]).stdout.split():
             found = _NAME.fullmatch(name)
-            if found and found["host"] == _host() and not _alive(int(found["process"])):
+            if found and found["host"] == _host() and name not in _IN_USE and not _alive(int(found["process"])):
                 _end_process(self.device, f"{self.device.scratch}/{name}")
                 self.device.run(["rm", "-rf", f"{self.device.scratch}/{name}"])
 
@@ -122,6 +127,9 @@ def _host() -> str:
 
 
 def _alive(process: int) -> bool:
+    """Whether another process of this machine may still use what carries its number."""
+    if process == os.getpid():
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -41,7 +41,9 @@ def need_namespaces() -> None:
     unshare = ["unshare", "--user", "--map-root-user", "--mount", "--net"]
     done = subprocess.run([*unshare, "sh", "-c", probe], capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"no user namespace with a binfmt_misc of its own here ({done.stderr.strip()[:100]}); Linux 6.7 has it")
+        pytest.skip(
+            f"no user namespace with a binfmt_misc of its own here ({done.stderr.strip()[:100]}); Linux 6.7 has it"
+        )
 
 
 class Phone:
@@ -86,7 +88,9 @@ class Phone:
 
 
 @contextmanager
-def running_phone(folder: Path, properties: dict[str, str], core: str = "cortex-a76", size: str = "64m") -> Iterator[Phone]:
+def running_phone(
+    folder: Path, properties: dict[str, str], core: str = "cortex-a76", size: str = "64m"
+) -> Iterator[Phone]:
     """A phone, and ADB_SERVER_SOCKET set so that adb finds it; skips where something is missing."""
     need_arm()
     need_namespaces()
@@ -105,7 +109,10 @@ def running_phone(folder: Path, properties: dict[str, str], core: str = "cortex-
     before = os.environ.get("ADB_SERVER_SOCKET")
     os.environ["ADB_SERVER_SOCKET"] = f"localfilesystem:{server}"
     process = subprocess.Popen(
-        [*unshare, *inside], stdin=subprocess.PIPE, stdout=(folder / "root.phone.log").open("w"), stderr=subprocess.STDOUT
+        [*unshare, *inside],
+        stdin=subprocess.PIPE,
+        stdout=(folder / "root.phone.log").open("w"),
+        stderr=subprocess.STDOUT,
     )
     try:
         phone = Phone(root, adb_path(), process)
@@ -131,7 +138,9 @@ class Sshd:
 
     def unplug(self) -> None:
         """End the daemon; its connections go with it."""
-        children = subprocess.run(["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True).stdout.split()
+        children = subprocess.run(
+            ["pgrep", "-P", str(self._process.pid)], capture_output=True, text=True
+        ).stdout.split()
         for child in children:
             subprocess.run(["pkill", "-9", "-P", child])
             subprocess.run(["kill", "-9", child])

@@ -15,7 +15,19 @@ from burnish.device_tests.devices.workspace import Workspace
 from burnish.runtime.errors import DeviceError
 
 # Names that would do harm where a shell read them.
-NAMES = ["a b", "$(touch owned)", "`touch owned`", "; touch owned;", "'\"\\", "a\nb", "*", "-rf", "é ✓", "&& touch owned", "~"]
+NAMES = [
+    "a b",
+    "$(touch owned)",
+    "`touch owned`",
+    "; touch owned;",
+    "'\"\\",
+    "a\nb",
+    "*",
+    "-rf",
+    "é ✓",
+    "&& touch owned",
+    "~",
+]
 
 
 @pytest.fixture(params=["host", "adb", "ssh"])
@@ -133,7 +145,8 @@ def test_the_phone_is_known_to_be_emulated_and_its_properties_are_data(phone: ob
 
 
 @pytest.mark.parametrize(
-    "spec", ["", "nothing", "adb:; reboot", "ssh:a b@c", "ssh:-oProxyCommand=x@y", "ssh:user@", "host:x", "ios:1", "arm:"]
+    "spec",
+    ["", "nothing", "adb:; reboot", "ssh:a b@c", "ssh:-oProxyCommand=x@y", "ssh:user@", "host:x", "ios:1", "arm:"],
 )
 def test_specifications_that_are_none_are_refused(spec: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{tmp_path}/no.sock")
@@ -161,7 +174,8 @@ def test_facts_of_a_jetson_and_of_a_phone() -> None:
 
 
 def test_state_takes_processors_and_ignores_nonsense() -> None:
-    said = "free=MemAvailable: 1000 kB\nzone=45200 cpu-0-0\nzone=61000 battery\nzone=-274000 x\nzone=garbage\nzone= y\ngovernor=schedutil\n"
+    zones = "zone=45200 cpu-0-0\nzone=61000 battery\nzone=-274000 x\nzone=garbage\nzone= y\n"
+    said = f"free=MemAvailable: 1000 kB\n{zones}governor=schedutil\n"
     state = read_state(lambda _: Result(0, said, ""))
     assert state.temperature_c == 45.2
     assert state.governor == "schedutil"

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from burnish.distill.distillation import route_batch
 from burnish.distill.student import SIZES, Student
 from burnish.distill.weights import Trained
 from burnish.export.context import Context
-from burnish.export.targets import TARGETS, select
+from burnish.export.targets import select
 from burnish.export.writer import write_bundle
 from burnish.quantize.calibration import Samples, draw_samples
 from burnish.quantize.config import QuantizeConfig
@@ -21,12 +20,8 @@ from burnish.runtime import Restorer
 from burnish.runtime.pictures import read
 from burnish.runtime.routing import Routing
 from numpy.typing import NDArray
-from torch import Tensor
+from shared import BUNDLED, PHOTOS, TILE
 
-PHOTOS = Path(__file__).parents[1] / "recipes" / "photos"
-TILE = 64
-# What the bundle of the tests holds: all that is written unasked, and int8 ONNX.
-BUNDLED = [*select(None), TARGETS["onnx-int8"]]
 torch.set_num_threads(1)
 
 
@@ -36,26 +31,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-def stack(pictures: list[NDArray[np.float32]]) -> Tensor:
-    """Pictures H×W×3 of one size as a batch."""
-    return torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2).copy())
-
-
-@torch.no_grad()
-def refine(trained: Trained, pictures: Tensor, iterations: int) -> list[Tensor]:
-    """What a student makes of a batch, iteration by iteration, routed as in use."""
-    student = trained.student.eval()
-    original = student.encode(pictures)
-    results: list[Tensor] = []
-    for _ in range(iterations):
-        current = results[-1] if results else pictures
-        estimate = student.encode(current)
-        gates = route_batch(trained.routing, estimate.assessment[:, 1], estimate.assessment[:, 2:].sigmoid())
-        gates = gates.repeat_interleave(student.config.rank, 1)[..., None, None]
-        results.append(student.refine(current, original, estimate, gates)[0].clamp(0, 1))
-    return results
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PHOTOS
+from shared import PHOTOS
 from PIL import Image
 
 PHOTO = PHOTOS / "eval" / "kodim23.png"

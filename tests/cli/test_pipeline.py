@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from burnish.runtime import Bundle
-from conftest import PHOTOS
+from shared import PHOTOS
 
 RECIPE = f"""
 version: 1

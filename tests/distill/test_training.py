@@ -19,7 +19,7 @@ from burnish.runtime.bundle import Provenance
 from burnish.runtime.bundle import Teacher as Origin
 from burnish.runtime.errors import InputError
 from burnish.runtime.routing import Routing, route
-from conftest import PHOTOS
+from shared import PHOTOS
 from safetensors.torch import load_file
 
 PHOTOGRAPHS = Photographs(PHOTOS / "train", Mixture(), 32, 0)

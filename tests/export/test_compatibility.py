@@ -12,7 +12,7 @@ import tomllib
 from burnish.export.targets import TARGETS
 from burnish.quantize.graphs import IR_VERSION, OPSET
 from burnish.runtime.compatibility import matrix
-from conftest import BUNDLED
+from shared import BUNDLED
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 

@@ -15,7 +15,7 @@ from burnish.quantize.calibration import Samples
 from burnish.quantize.config import QuantizeConfig
 from burnish.quantize.xnnpack import XNNPACK
 from burnish.runtime.routing import Routing
-from conftest import PHOTOS, TILE
+from shared import PHOTOS, TILE
 
 Graphs = dict[str, torch.fx.GraphModule]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from burnish.runtime import Bundle, BundleError, Restorer
-from conftest import BUNDLED
+from shared import BUNDLED
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from burnish.export.targets import TARGETS
 from burnish.runtime import Bundle, backends
 from burnish.runtime.errors import BundleError
 from burnish.runtime.selftest import INPUTS, answer, read_inputs, verify
-from conftest import BUNDLED
+from shared import BUNDLED
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 

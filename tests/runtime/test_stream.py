@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from burnish.runtime import BackendError, Restorer, Stop, Update
-from conftest import TILE
+from shared import TILE
 from faulty import Faulty
 from numpy.typing import NDArray
 

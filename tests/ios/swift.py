@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "ios_demo"
 ROOT = Path(os.environ.get("BURNISH_SWIFT", "/var/tmp/burnish/swift"))
 # Inside of ROOT: the packages keep commands apart from what Debian puts on the path.
-COMMANDS = "/usr/libexec/swift/bin:/usr/bin:/bin"
+COMMANDS = "/usr/libexec/swift/bin:/usr/sbin:/usr/bin:/bin"
 # A mount namespace of its own: nothing stays mounted, whatever happens.
 ENTER = """
 set -e

@@ -12,10 +12,13 @@ struct RestorerTests {
     #expect(result.reason == .iterations)
     #expect(result.trace.map(\.ran) == [.encode, .refine, .encode, .refine])
     #expect(result.steps.map(\.iteration) == [0, 1, 2])
-    let once = given.data.map { UInt8((Float($0) / 255 / 2 + 0.25) * 255 + 0.5) }
-    let twice = once.map { UInt8((Float($0) / 255 / 2 + 0.25) * 255 + 0.5) }
-    let worst = zip(result.picture.data, twice).map { abs(Int($0) - Int($1)) }.max()
-    #expect(try #require(worst) <= 1)
+    var worst = 0
+    for (got, came) in zip(result.picture.data, given.data) {
+      let once: Int = (Int(came) + 128) / 2
+      let twice: Int = (once + 128) / 2
+      worst = max(worst, abs(Int(got) - twice))
+    }
+    #expect(worst <= 1)
   }
 
   @Test func tilesAreRefinedInTurnAndThePictureIsWholeAfterEveryUpdate() async throws {
@@ -62,14 +65,14 @@ struct RestorerTests {
   }
 
   @Test func aStepThatIsLateIsLeft() async throws {
-    // Nothing is known of its cost: the first call is started, and left at the deadline.
+    // Nothing is known of its cost: the first call is started, and left at the deadline. It ends only after the restoration.
     var policy = Policy()
     policy.budgetMs = 30
-    let given = try picture(64, 64)
-    let result = try await restorer(Grey(delayMs: 2000)).restore(given, policy: policy).finish()
+    let (given, session) = (try picture(64, 64), Stuck())
+    let result = try await restorer(session).restore(given, policy: policy).finish()
     #expect(result.reason == .budget)
     #expect(result.picture == given)
-    #expect(result.elapsedMs < 1500)
+    await session.release()
   }
 
   @Test func aBrokenPictureIsThrownAway() async throws {

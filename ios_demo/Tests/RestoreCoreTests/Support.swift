@@ -30,7 +30,8 @@ actor Grey: Session {
     refines += 1
     let call = refines
     await work()
-    let values = current.values.map { call == breaksAt ? Float.nan : $0 / 2 + 0.25 }
+    let isBroken = call == breaksAt
+    let values: [Float] = current.values.map { (value: Float) -> Float in isBroken ? .nan : value / 2 + 0.25 }
     return Refined(restored: try Planes(values: values, side: current.side), quality: qualities[min(call, qualities.count) - 1])
   }
 
@@ -40,6 +41,27 @@ actor Grey: Session {
     // Deaf to cancelling, as a call of a program is.
     if delayMs > 0 { await Task.detached { [delayMs] in try? await Task.sleep(for: .milliseconds(delayMs)) }.value }
     atOnce -= 1
+  }
+}
+
+/// A program whose calls end when they are released.
+actor Stuck: Session {
+  private var isReleased = false
+  private var waiting: [CheckedContinuation<Void, Never>] = []
+
+  func encode(_ image: Planes) async throws -> Encoded {
+    if !isReleased { await withCheckedContinuation { waiting.append($0) } }
+    return try Encoded(features: 0, assessment: [0, 0, 0, 0, 0, 0, 0, 0, 0])
+  }
+
+  func refine(_ current: Planes, original: Encoded, estimate: Encoded, gates: [Float]) async throws -> Refined {
+    Refined(restored: current, quality: 0.5)
+  }
+
+  func release() {
+    isReleased = true
+    for call in waiting { call.resume() }
+    waiting = []
   }
 }
 
@@ -78,6 +100,10 @@ func restorer(_ session: any Session, featureMemory: Int = Restorer.featureMemor
 
 /// A picture with a slope and a pattern.
 func picture(_ height: Int, _ width: Int) throws -> Pixels {
-  let data = (0..<height * width * 3).map { UInt8(truncatingIfNeeded: $0 &* 7 + $0 / (3 * width)) }
+  var data: [UInt8] = []
+  for place in 0..<height * width * 3 {
+    let value: Int = place * 7 + place / (3 * width)
+    data.append(UInt8(truncatingIfNeeded: value))
+  }
   return try Pixels(height: height, width: width, data: data)
 }

@@ -43,7 +43,7 @@ def verdicts(numerics: Numerics, key: Key) -> list[Verdict]:
 
     own = [d for d in numerics.decisions if (d.candidate, d.device) == key and d.condition != ALL]
     dearest = max(own, key=lambda d: d.stop_cost_db[0])
-    where = "{}; student {:.3f}".format(dearest.condition, dearest.stop_cost_db[1])
+    where = f"{dearest.condition}; student {dearest.stop_cost_db[1]:.3f}"
     found.append(Verdict("PSNR its own stops cost, dB", _number(dearest.stop_cost_db[0]), where))
 
     drifts = [d for d in numerics.drifts if (d.candidate, d.device) == key]

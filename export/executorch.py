@@ -70,7 +70,7 @@ def _lower(programs: Mapping[str, ExportedProgram]) -> ExecutorchProgramManager:
     return program
 
 
-def _write(programs: Mapping[str, ExportedProgram], folder: Path, experts_outside: bool) -> None:
+def _write(programs: Mapping[str, ExportedProgram], folder: Path, experts_outside: bool = False) -> None:
     if experts_outside:
         programs = {**programs, "refine": _outside(programs["refine"])}
     program = _lower(programs)

@@ -67,10 +67,15 @@ def pictures() -> list[Picture]:
         Picture("tile", photo(40, 60, side, side), {"max_iterations": 3} | TIMELESS),
         Picture("hazy", photo(40, 60, side, side, "haze"), {"max_iterations": 4}),
         Picture("dark", photo(10, 200, side, side, "dark"), {"max_iterations": 3, "rollback": False} | TIMELESS),
-        Picture("clean", photo(40, 60, side, side, "clean"), {"max_iterations": 2, "min_iterations": 2}),
+        Picture("clean", photo(40, 60, side, side, "clean"), {"min_quality": 0.0, "min_iterations": 1}),
         Picture("small", photo(100, 200, 93, 61), {"max_iterations": 2} | TIMELESS),
         Picture("given", photo(40, 60, side, side), {"max_iterations": 2} | TIMELESS, {"noise": 0.8, "detail": 0.3}),
-        Picture("large", wide(photo(0, 0, 480, 500, "haze")), {"max_iterations": 3} | TIMELESS, exact=False),
+        Picture(
+            "large",
+            wide(photo(0, 0, 480, 500, "haze")),
+            {"max_iterations": 3, "rollback": False} | TIMELESS,
+            exact=False,
+        ),
     ]
 
 
@@ -165,7 +170,7 @@ def test_gives_the_same_picture(
 
 
 def test_the_cases_reach_what_is_hard(python: dict[str, Restoration]) -> None:
-    """Or else the comparison says little."""
+    """Or else the comparison says little; whatever the weights are, these policies reach it."""
     calls = [event.ran for event in python["large"].trace]
     assert {"look", "encode", "recall", "refine"} <= set(calls)
     assert python["large"].tiles > 4

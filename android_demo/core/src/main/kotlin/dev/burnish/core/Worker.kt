@@ -2,6 +2,7 @@ package dev.burnish.core
 
 import java.io.Closeable
 import java.util.concurrent.Executors
+import java.util.concurrent.RejectedExecutionException
 import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.SupervisorJob
 import kotlinx.coroutines.asCoroutineDispatcher
@@ -37,9 +38,13 @@ internal class Worker : Closeable {
         }
     }
 
-    /** Run [work] after everything that was asked for. */
+    /** Run [work] after everything that was asked for; not at all once the worker is closed. */
     fun post(work: () -> Unit) {
-        dispatcher.executor.execute(work)
+        try {
+            dispatcher.executor.execute(work)
+        } catch (_: RejectedExecutionException) {
+            // The session is closed, and what it held with it.
+        }
     }
 
     /** End the thread once it has done what was asked for. */

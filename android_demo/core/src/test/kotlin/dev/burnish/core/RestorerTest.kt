@@ -185,6 +185,17 @@ class RestorerTest {
     }
 
     @Test
+    fun closingWhileARestorationRunsIsNoFailure() = runBlocking {
+        val session = Brighter(takesMs = 5)
+        val restorer = restorer(session)
+        val stream = restorer.restore(picture(64, 64), Policy(maxIterations = 1_000, minGain = -1.0, rollback = false))
+        stream.updates.first()
+        restorer.close()
+        while (!session.closed) Thread.sleep(1)
+        assertTrue(stream.result.iteration >= 1)
+    }
+
+    @Test
     fun brokenResultsAreThrownAway() = runBlocking {
         for (bad in listOf<(Float) -> Float>({ Float.NaN }, { Float.POSITIVE_INFINITY }, { 0f })) {
             restorer(Brighter(restores = bad)).use { restorer ->

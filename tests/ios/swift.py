@@ -22,7 +22,7 @@ root=$1; shift
 mount -t proc proc "$root/proc"
 while [ "$1" != -- ]; do mkdir -p "$root$1"; mount --bind "$1" "$root$1"; shift; done
 shift
-exec env -i HOME=/tmp PATH="$PATH_INSIDE" BURNISH_CONFORMANCE="$BURNISH_CONFORMANCE" chroot "$root" "$@"
+exec env -i HOME=/tmp PATH="$PATH_INSIDE" ${BURNISH_CONFORMANCE:+"BURNISH_CONFORMANCE=$BURNISH_CONFORMANCE"} chroot "$root" "$@"
 """
 TIMEOUT_S = 900
 
@@ -54,7 +54,7 @@ def call(
         (ROOT / "proc").mkdir(exist_ok=True)
         folders = [str(folder.resolve()) for folder in (REPOSITORY, *see)]
         command = [*("unshare", "--mount", "sh", "-c", ENTER, "sh", str(ROOT)), *folders, "--", *command]
-        environment = os.environ | {"PATH_INSIDE": COMMANDS, "BURNISH_CONFORMANCE": ""} | variables
+        environment = os.environ | {"PATH_INSIDE": COMMANDS} | variables
     return subprocess.run(
         command,
         cwd=PACKAGE,

@@ -14,6 +14,7 @@ from .processes import run_local
 
 # Debian's libc6-arm64-cross and libstdc++6-arm64-cross.
 SYSROOT = "/usr/aarch64-linux-gnu"
+ROOT_VARIABLE = "BURNISH_ARM_ROOT"
 # Without and with the dot-product instructions: XNNPACK takes other int8 kernels.
 CORES = ("cortex-a53", "cortex-a76")
 # 7.2 computes int8 wrongly with some processors and crashes ONNX Runtime.
@@ -27,7 +28,8 @@ class ArmDevice(HostDevice):
     def __init__(self, core: str, scratch: Path | None = None) -> None:
         super().__init__(f"arm:{core}", scratch)
         self.core = core
-        sysroot = os.environ.get("BURNISH_ARM_SYSROOT", SYSROOT)
+        # A whole arm64 root, with a Python perhaps, in place of the bare libraries.
+        sysroot = os.environ.get(ROOT_VARIABLE, SYSROOT)
         self.launcher = ("qemu-aarch64", "-cpu", core, "-L", sysroot)
         self.python = f"{sysroot}/usr/bin/python3"
 

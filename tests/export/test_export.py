@@ -64,7 +64,7 @@ def test_a_wrong_program_is_refused(student: Student, samples: Samples, tmp_path
             super().write(Context(Trained(other), context.tile, None, context.samples), folder)
 
     target = Wrong("onnx-fp32", "onnx", "write_fp32", "onnxruntime", 80.0)
-    with pytest.raises(BackendError, match="dB from the full-precision student"):
+    with pytest.raises(BackendError, match="from the full-precision student"):
         write_bundle(
             tmp_path / "a.bundle",
             Context(Trained(student), 64, None, samples),

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-
 from ..errors import BackendError
 from .base import ENCODE_OUTPUTS, REFINE_INPUTS, Array, Encoded
 

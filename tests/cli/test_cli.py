@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shared import PHOTOS
 from PIL import Image
+from shared import PHOTOS
 
 PHOTO = PHOTOS / "eval" / "kodim23.png"
 

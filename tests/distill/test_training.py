@@ -19,8 +19,8 @@ from burnish.runtime.bundle import Provenance
 from burnish.runtime.bundle import Teacher as Origin
 from burnish.runtime.errors import InputError
 from burnish.runtime.routing import Routing, route
-from shared import PHOTOS
 from safetensors.torch import load_file
+from shared import PHOTOS
 
 PHOTOGRAPHS = Photographs(PHOTOS / "train", Mixture(), 32, 0)
 

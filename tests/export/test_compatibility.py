@@ -12,9 +12,9 @@ import tomllib
 from burnish.export.targets import TARGETS
 from burnish.quantize.graphs import IR_VERSION, OPSET
 from burnish.runtime.compatibility import matrix
-from shared import BUNDLED
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from shared import BUNDLED
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "export.md"]

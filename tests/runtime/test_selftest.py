@@ -13,8 +13,8 @@ from burnish.export.targets import TARGETS
 from burnish.runtime import Bundle, backends
 from burnish.runtime.errors import BundleError
 from burnish.runtime.selftest import INPUTS, answer, read_inputs, verify
-from shared import BUNDLED
 from safetensors.numpy import load_file, save_file
+from shared import BUNDLED
 from typer.testing import CliRunner
 
 EXECUTED = [target.name for target in BUNDLED if target.backend is not None]

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from burnish.runtime import BackendError, Restorer, Stop, Update
-from shared import TILE
 from faulty import Faulty
 from numpy.typing import NDArray
+from shared import TILE
 
 Pixels = NDArray[np.uint8]
 FREE = dict(min_gain=-1.0, rollback=False)

@@ -13,8 +13,8 @@ from burnish.runtime.backends.base import Array, Session
 from burnish.runtime.compatibility import matrix
 from burnish.runtime.errors import BackendError
 from burnish.runtime.routing import Routing, gate_tensor, given_gates
-from shared import BUNDLED
 from numpy.typing import NDArray
+from shared import BUNDLED
 
 # Backend, program and how far (dB) it may be from the full-precision student; the untrained student is hard on int8.
 PAIRS = [

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .cost import CostModel
+from .cost import DEVIATIONS, CostModel
 from .quality import mse_to_quality, quality_to_mse
 
 # What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
@@ -90,7 +90,8 @@ class Controller:
     """One restoration's decisions.
 
     `areas`: every tile's share of the picture, summing to 1. `looks`: the whole picture is looked at before each round of
-    iterations. `keep`: features of how many pictures may be kept beside those of the tile in hand.
+    iterations. `keep`: features of how many pictures may be kept. `caution`: deviations above the mean that a step is
+    predicted to take; a runtime that can leave a late step needs less of it than one that has to wait.
     """
 
     def __init__(
@@ -101,8 +102,9 @@ class Controller:
         *,
         looks: bool = False,
         keep: int = 1_000_000,
+        caution: float = DEVIATIONS,
     ) -> None:
-        self.policy, self.cost, self.looks, self.keep = policy, cost, looks, keep
+        self.policy, self.cost, self.looks, self.keep, self.caution = policy, cost, looks, keep, caution
         self.tiles = [TileState(area) for area in areas]
         self.reason: Stop | None = None
         self.rounds_looked_at = 0
@@ -208,7 +210,8 @@ class Controller:
         """Upper estimate of what is still needed to end a tile's next iteration."""
         tile = self.tiles[index]
         encodes = self._look_is_due(tile) + (not tile.estimate) + (not tile.original and tile.iteration > 0)
-        return encodes * self.cost.encode.upper + self.cost.refine.upper
+        encode, refine = (estimate.predict(self.caution) for estimate in (self.cost.encode, self.cost.refine))
+        return encodes * encode + refine
 
     def _keep(self, tile: TileState, quality: float) -> None:
         """The tile as it is now is what the picture shows."""

@@ -36,8 +36,12 @@ class Estimate:
 
     @property
     def upper(self) -> float:
-        """The prediction: rarely exceeded while the pace lasts."""
+        """Rarely exceeded while the pace lasts."""
         return self.mean + self.margin
+
+    def predict(self, deviations: float) -> float:
+        """The mean and so many deviations."""
+        return self.mean + deviations * max(self.deviation, LEAST_DEVIATION * self.mean)
 
     def observe(self, value: float) -> Estimate:
         """The estimate after one more duration."""

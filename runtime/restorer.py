@@ -113,7 +113,7 @@ class Restorer:
 
         for repetition in range(repetitions + 1):  # the first allocates and says nothing of the cost
             took = (engine.encode_took, engine.refine_took) if repetition else (nothing, nothing)
-            encoded, _ = engine.worker.call(lambda: engine.session.encode(blank), None, took[0])
+            encoded = engine.worker.call(lambda: engine.session.encode(blank), None, took[0])
             engine.worker.call(
                 lambda encoded=encoded: engine.session.refine(blank, encoded, encoded, gates), None, took[1]
             )

@@ -125,8 +125,9 @@ def test_every_tile_keeps_the_best_it_had(policy: Policy, world: World, cost: Co
 @settings(max_examples=150, deadline=None)
 def test_never_starts_a_step_that_is_predicted_late(budget: float, world: World, cost: CostModel, keep: int) -> None:
     policy = Policy(budget_ms=budget, max_iterations=6, min_gain=-1.0, rollback=False)
-    for _, began, predicted, _ in play(policy, world, cost, keep).rows:
-        assert began + predicted <= budget
+    for action, began, predicted, _ in play(policy, world, cost, keep).rows:
+        if action.kind is not Kind.LOOK:  # which does not say for which tile it is
+            assert began + predicted <= budget
 
 
 @given(st.floats(0, 1000), worlds(), st.integers(1, 3))

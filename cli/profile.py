@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -53,7 +53,7 @@ def profile_command(
 
 
 @contextmanager
-def _rows(devices: Sequence[str], console: Console) -> Iterator[Progress]:
+def _rows(devices: Sequence[str], console: Console) -> Generator[Progress]:
     """A bar a device; without a terminal a line a step."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -181,7 +181,7 @@ def _restore(session: Session, job: Job, task: Restore, pictures: Tensors) -> tu
 
 def _event(event: runtime.Event) -> Event:
     broken = event.quality is not None and event.quality != event.quality
-    values = vars(event) | ({"quality": None} if broken else {})
+    values: dict[str, Any] = vars(event) | ({"quality": None} if broken else {})
     return Event(**values, broken=broken)
 
 

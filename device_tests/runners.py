@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import requires
@@ -58,7 +58,7 @@ class NativeRunner(Runner):
     file = "student.pte"
 
     @contextmanager
-    def files(self) -> Iterator[list[Path]]:
+    def files(self) -> Generator[list[Path]]:
         yield runner_files(self.platform)
 
     def command(self, space: Workspace) -> list[str]:
@@ -74,7 +74,7 @@ class PythonRunner(Runner):
     archive = "burnish.zip"
 
     @contextmanager
-    def files(self) -> Iterator[list[Path]]:
+    def files(self) -> Generator[list[Path]]:
         with TemporaryDirectory() as folder:
             path = Path(folder) / self.archive
             with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -110,7 +110,7 @@ class AppRunner(Runner):
     name = "app"
 
     @contextmanager
-    def files(self) -> Iterator[list[Path]]:
+    def files(self) -> Generator[list[Path]]:
         yield []
 
     def command(self, space: Workspace) -> list[str]:

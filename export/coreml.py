@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -83,7 +86,11 @@ write_ios17_w8a8 = partial(write_w8a8, packing=Packing(17))
 
 def _write(programs: Mapping[str, ExportedProgram], packing: Packing, folder: Path) -> None:
     several = packing.ios >= 18
-    with tempfile.TemporaryDirectory(dir=folder) as scratch, warnings.catch_warnings():
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as scratch,
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),  # a progress bar for every pass of the converter
+    ):
         warnings.simplefilter("ignore")
         descriptor = ct.utils.MultiFunctionDescriptor()
         for name, program in programs.items():
@@ -198,6 +205,25 @@ def delegates(folder: Path) -> dict[str, dict[str, int]]:
         return {name: {"coreml": 1} for name in Package.open(folder / PACKAGE).spec.mlProgram.functions}
     programs = {name: Package.open(folder / f"{name}.mlpackage").spec.mlProgram for name in NAMES}
     return {name: {"coreml": len(program.functions)} for name, program in programs.items()}
+
+
+def boundary_bytes(folder: Path) -> dict[str, int]:
+    """Bytes of all inputs and outputs of each written method; a picture of image type takes four a pixel."""
+
+    def size(kind: Any) -> int:
+        if kind.WhichOneof("Type") == "imageType":
+            return kind.imageType.width * kind.imageType.height * 4
+        array = kind.multiArrayType
+        return math.prod(array.shape) * {"FLOAT16": 2, "FLOAT32": 4}[array.ArrayDataType.Name(array.dataType)]
+
+    packages = [folder / PACKAGE] if (folder / PACKAGE).is_dir() else [folder / f"{name}.mlpackage" for name in NAMES]
+    sizes: dict[str, int] = {}
+    for package in packages:
+        description = Package.open(package).spec.description
+        for function in description.functions or (description,):
+            name = package.stem if function is description else function.name
+            sizes[name] = sum(size(feature.type) for feature in (*function.input, *function.output))
+    return sizes
 
 
 def check(context: Context, folder: Path) -> str:

@@ -74,6 +74,11 @@ class Target:
         count: Callable[[Path], dict[str, dict[str, int]]] | None = getattr(self._module(), "delegates", None)
         return count(folder) if count else {}
 
+    def boundary_bytes(self, folder: Path) -> dict[str, int]:
+        """Bytes in and out of each written method, where the program's types say so; empty elsewhere."""
+        count: Callable[[Path], dict[str, int]] | None = getattr(self._module(), "boundary_bytes", None)
+        return count(folder) if count else {}
+
     def load(self, folder: Path, experts: Path | None = None) -> Session | None:
         """What was written, loaded by the backend that executes it here; None without one. `experts`: another pack."""
         return None if self.backend is None else load_session(self.backend, folder, experts=experts)
@@ -111,13 +116,33 @@ TARGETS: dict[str, Target] = {
         Target("onnx-int8", "onnx", "write_int8", "onnxruntime", 30.0, asked=True, quantizer="xnnpack"),
         Target("executorch-xnnpack-fp32", "executorch", "write_fp32", "executorch", 80.0),
         Target("executorch-xnnpack-int8", "executorch", "write_int8", "executorch", 30.0, quantizer="xnnpack"),
-        Target("coreml-fp16", "coreml", "write_fp16", "coreml_reference", 60.0, 2),
-        Target("coreml-w8a8", "coreml", "write_w8a8", "coreml_reference", 25.0, 2, False, "coreml", 45.0),
+        Target("coreml-fp16", "coreml", "write_fp16", "coreml_reference", 60.0),
+        Target(
+            "coreml-w8a8", "coreml", "write_w8a8", "coreml_reference", 25.0, quantizer="coreml", least_graph_psnr=45.0
+        ),
         # Pictures as images are rounded to 8 bits on their way in and out, which alone is 59 dB.
-        Target("coreml-images-fp16", "coreml", "write_images_fp16", "coreml_reference", 50.0, 2, True),
-        Target("coreml-images-w8a8", "coreml", "write_images_w8a8", "coreml_reference", 25.0, 2, True, "coreml", 45.0),
-        Target("coreml-ios17-fp16", "coreml", "write_ios17_fp16", "coreml_reference", 60.0, 2, True),
-        Target("coreml-ios17-w8a8", "coreml", "write_ios17_w8a8", "coreml_reference", 25.0, 2, True, "coreml", 45.0),
+        Target("coreml-images-fp16", "coreml", "write_images_fp16", "coreml_reference", 50.0, asked=True),
+        Target(
+            "coreml-images-w8a8",
+            "coreml",
+            "write_images_w8a8",
+            "coreml_reference",
+            25.0,
+            asked=True,
+            quantizer="coreml",
+            least_graph_psnr=45.0,
+        ),
+        Target("coreml-ios17-fp16", "coreml", "write_ios17_fp16", "coreml_reference", 60.0, asked=True),
+        Target(
+            "coreml-ios17-w8a8",
+            "coreml",
+            "write_ios17_w8a8",
+            "coreml_reference",
+            25.0,
+            asked=True,
+            quantizer="coreml",
+            least_graph_psnr=45.0,
+        ),
         Target("tensorrt-fp16", "tensorrt", "write_fp16", "onnxruntime", 60.0, feature_bytes=2),
         Target(
             "tensorrt-int8", "tensorrt", "write_int8", "onnxruntime", 25.0, quantizer="tensorrt", least_graph_psnr=40.0

@@ -61,7 +61,7 @@ def write_bundle(
                     files=tuple(_file(p, folder) for p in sorted(place.rglob("*")) if p.is_file()),
                     made_with=target.made_with(),
                     verified=target.verify(context, place, session),
-                    boundary_bytes=boundary_bytes(context, target.feature_bytes),
+                    boundary_bytes=target.boundary_bytes(place) or boundary_bytes(context, target.feature_bytes),
                     delegates=target.delegates(place),
                 )
             )

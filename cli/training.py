@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ..runtime.bundle import EMBEDDED, Provenance, Teacher
+from ..runtime.bundle import EMBEDDED, Provenance, Teacher, sha256
 from ..runtime.errors import InputError
+from ..runtime.files import replace
 from ..runtime.routing import Routing
+from .progress import QUIET_SECONDS
 from .recipe import EMBEDDED_WEIGHTS, DistillSection, read_recipe, resolve
 
 if TYPE_CHECKING:
@@ -19,8 +23,8 @@ if TYPE_CHECKING:
     from ..distill.training import Objective
     from ..distill.weights import Trained
 
-# Seconds between lines of progress where there is no terminal to draw a bar on.
-QUIET_SECONDS = 60.0
+# Says in a run's folder what is trained there.
+RUN = "run.json"
 
 
 def distill_command(recipe_path: Path, out: Path, data: Path | None, minutes: float | None, console: Console) -> Path:
@@ -51,7 +55,9 @@ def train_section(
 
         start = weights_path(section.start, recipe_path)
         teacher = load_teacher(start, section.model) if start else create(section.model)
-        _train(teacher.train().objective(), section.model, section.schedule, source, out, console)
+        teacher.configure(section.settings)
+        described = _described(section, recipe_path, photos)
+        _train(teacher.train().objective(), section.model, section.schedule, source, out, described, console)
         save_teacher(teacher, "published", weights)
         return weights
 
@@ -60,7 +66,9 @@ def train_section(
     student, found, before = _start(section, recipe_path)
     routing = routing or found
     objective, taught_by = _student_objective(student.train(), section, routing, recipe_path)
-    _train(objective, section.model, section.schedule, source, out, console)
+    warn_of_licences((*before.teachers, *taught_by), console)
+    described = _described(section, recipe_path, photos) | {"routing": routing.model_dump(mode="json")}
+    _train(objective, section.model, section.schedule, source, out, described, console)
     provenance = Provenance(
         teachers=tuple(dict.fromkeys((*before.teachers, *taught_by))),
         data=tuple(dict.fromkeys((*before.data, str(section.cache or photos.name)))),
@@ -76,17 +84,22 @@ def add_expert_command(
     """`burnish distill --add-expert`: one more leaf and expert from pairs of pictures; returns the student's weights."""
     import torch
 
+    from ..distill.data import fingerprint
     from ..distill.distillation import DistillationObjective, Weights
-    from ..distill.experts import PairsAmongOthers, add_expert, freeze_all_but
+    from ..distill.experts import Pairs, add_expert, fit_leaf, freeze_all_but
     from ..distill.weights import read_student, save_student
 
     torch.manual_seed(schedule.seed)  # the new rows of A are random
-    grown = add_expert(read_student(start or embedded_student()), leaf, parent)
+    start = start or embedded_student()
+    grown = add_expert(read_student(start), leaf, parent)
+    source = Pairs(pairs, grown.routing, leaf, schedule.patch, schedule.seed)
+    described = {"expert": leaf, "parent": parent, "pairs": fingerprint(pairs), "start": sha256(start)}
+    described |= {"schedule": _fixed(schedule)}
+    _check_folder(out, described)
+    fit_leaf(grown.student, leaf, source)
     freeze_all_but(grown.student, leaf)
-    # Gates as in use but for the start, when the new one is still closed; heads other than the new leaf's are frozen.
-    objective = DistillationObjective(grown.student.train(), Weights(unroll=(1.0,), true_gates=0.5), grown.routing)
-    source = PairsAmongOthers(pairs, grown.routing, leaf, schedule.patch, schedule.seed)
-    _train(objective, leaf, schedule, source, out, console)
+    objective = DistillationObjective(grown.student.train(), Weights(unroll=(0.5, 0.5)), grown.routing)
+    _train(objective, leaf, schedule, source, out, described, console)
     weights = out / "student.safetensors"
     commands = (*grown.provenance.commands, f"burnish distill --add-expert {leaf}")
     data = (*grown.provenance.data, pairs.name)
@@ -94,6 +107,16 @@ def add_expert_command(
         grown._replace(provenance=grown.provenance.model_copy(update={"data": data, "commands": commands})), weights
     )
     return weights
+
+
+def warn_of_licences(teachers: Iterable[Teacher], console: Console) -> None:
+    """Say of which teachers' licences forbid to ship what learns from them."""
+    for teacher in teachers:
+        if not teacher.commercial_use:
+            console.print(
+                f"warning: {teacher.name}: {teacher.licence}; what learns from it may not be shipped in a product",
+                soft_wrap=True,
+            )
 
 
 def weights_path(name: str | None, recipe_path: Path) -> Path | None:
@@ -108,8 +131,45 @@ def embedded_student() -> Path:
     return EMBEDDED / "student.safetensors"
 
 
+def _described(section: DistillSection, recipe_path: Path, photos: Path) -> dict[str, Any]:
+    """What a run of `section` is, wherever its files lie: weights and data by their hashes."""
+    from ..distill.data import fingerprint
+    from ..distill.teachers.cache import MANIFEST
+
+    data = fingerprint(photos) if section.cache is None else sha256(resolve(recipe_path, section.cache) / MANIFEST)
+    used = {name: weights_path(getattr(section, name), recipe_path) for name in ("start", "teacher")}
+    fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", *used})
+    hashes = {name: path and sha256(path) for name, path in used.items()}
+    return fixed | hashes | {"data": data, "schedule": _fixed(section.schedule)}
+
+
+def _fixed(schedule: Schedule) -> dict[str, Any]:
+    """What of a schedule a resumed run must share: not how long at most, and not what is only shown."""
+    return schedule.model_dump(mode="json", exclude={"minutes", "workers", "log_seconds", "save_seconds"})
+
+
+def _check_folder(out: Path, described: dict[str, Any]) -> None:
+    """Raises InputError where the folder `out` holds the run of something else than described."""
+    path = out / RUN
+    if not path.exists():
+        return
+    try:
+        found: Any = json.loads(path.read_text())
+    except ValueError:
+        raise InputError(f"{path} is damaged; choose another --out") from None
+    if found != described:
+        other = next((key for key, value in described.items() if found.get(key) != value), "setting")
+        raise InputError(f"{out} holds a run with another {other} (see {path}); choose another --out")
+
+
 def _train(
-    objective: Objective[Any], what: str, schedule: Schedule, source: Source, out: Path, console: Console
+    objective: Objective[Any],
+    what: str,
+    schedule: Schedule,
+    source: Source,
+    out: Path,
+    described: dict[str, Any],
+    console: Console,
 ) -> None:
     """Run the loop under a progress bar, or with a line a minute, and fill the model with its averaged weights."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -117,6 +177,9 @@ def _train(
 
     from ..distill.training import train
 
+    _check_folder(out, described)
+    out.mkdir(parents=True, exist_ok=True)
+    replace(out / RUN, lambda beside: beside.write_text(json.dumps(described, indent=1) + "\n"))
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[row]}"), TimeElapsedColumn())
     printed = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

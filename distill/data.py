@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,12 +17,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..runtime.errors import InputError
+from ..runtime.pictures import read
 from ..runtime.tree import LEAVES
 from .degradations import KINDS, degrade
 from .recipe import Frozen
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MILDEST = 0.08
+KEPT_BYTES = 2**30
 
 
 class Mixture(Frozen):
@@ -106,46 +109,63 @@ def list_pictures(folder: Path) -> list[Path]:
     return found
 
 
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over the names and sizes of the pictures below `folder`: whether a run goes on with the data it began with."""
+    listed = "".join(
+        f"{path.relative_to(folder).as_posix()}\n{path.stat().st_size}\n" for path in list_pictures(folder)
+    )
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def to_tensor(picture: NDArray[Any]) -> Tensor:
+    """A picture H×W×3 as a float32 tensor (3, H, W) of its own."""
+    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32))
+
+
+class Pictures:
+    """Pictures by path as 8-bit H×W×3, decoded once while those last used take at most `KEPT_BYTES`."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Path, NDArray[np.uint8]] = OrderedDict()
+        self._bytes = 0
+
+    def __getitem__(self, path: Path) -> NDArray[np.uint8]:
+        pixels = self._kept.pop(path, None)
+        if pixels is None:
+            pixels = np.round(read(path).rgb * 255).astype(np.uint8)
+            self._bytes += pixels.nbytes
+        self._kept[path] = pixels
+        while self._bytes > KEPT_BYTES and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return pixels
+
+
 class DegradedPatches(Dataset[Batch]):
     """Random crops, flipped and turned, with a random mixture of degradations.
 
     Sample `i` depends on `(seed, i)` alone, so a resumed run sees exactly the samples it would have seen.
     """
 
-    def __init__(
-        self,
-        photos: list[Path],
-        mixture: Mixture,
-        patch: int,
-        count: int,
-        seed: int,
-        start: int = 0,
-        cached: int = 1024,
-    ):
+    def __init__(self, photos: list[Path], mixture: Mixture, patch: int, count: int, seed: int, start: int = 0):
         self.photos, self.mixture, self.patch, self.seed = photos, mixture, patch, seed
         self.start, self.count = start, count
-        self._cache: OrderedDict[Path, NDArray[np.uint8]] = OrderedDict()
-        self._cached = cached
+        self.pictures = Pictures()
 
     def __len__(self) -> int:
         return self.count - self.start
 
-    def _read(self, path: Path) -> NDArray[np.uint8]:
-        pixels = self._cache.get(path)
-        if pixels is None:
-            image = Image.open(path).convert("RGB")
-            if min(image.size) < self.patch:
-                scale = self.patch / min(image.size)
-                image = image.resize((round(image.width * scale) + 1, round(image.height * scale) + 1))
-            pixels = np.asarray(image)
-            self._cache[path] = pixels
-            if len(self._cache) > self._cached:
-                self._cache.popitem(last=False)
-        return pixels
+    def _photo(self, path: Path) -> NDArray[np.uint8]:
+        """A photograph, enlarged where it is smaller than a patch."""
+        pixels = self.pictures[path]
+        height, width = pixels.shape[:2]
+        if min(height, width) >= self.patch:
+            return pixels
+        scale = self.patch / min(height, width)
+        return np.asarray(Image.fromarray(pixels).resize((round(width * scale) + 1, round(height * scale) + 1)))
 
     def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng([self.seed, self.start + index])
-        pixels = self._read(self.photos[rng.integers(len(self.photos))])
+        pixels = self._photo(self.photos[rng.integers(len(self.photos))])
         top = rng.integers(pixels.shape[0] - self.patch + 1)
         left = rng.integers(pixels.shape[1] - self.patch + 1)
         crop = np.rot90(pixels[top : top + self.patch, left : left + self.patch], 2 * int(rng.integers(2)))
@@ -157,8 +177,4 @@ class DegradedPatches(Dataset[Batch]):
         severities = np.zeros(len(LEAVES), np.float32)
         for kind, severity in mixture.items():
             severities[LEAVES.index(KINDS[kind].leaf)] = severity
-        return Batch.untaught(_tensor(clean), _tensor(degraded), torch.from_numpy(severities))
-
-
-def _tensor(picture: NDArray[np.float32]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+        return Batch.untaught(to_tensor(clean), to_tensor(degraded), torch.from_numpy(severities))

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from ...runtime.errors import InputError
-from ...runtime.pictures import read
 from ...runtime.tree import LEAVES
-from ..data import Batch
+from ..data import Batch, Pictures, to_tensor
 from .protocol import Card
 
 NAME = "folder"
@@ -54,6 +53,10 @@ class FolderTrajectories:
                 raise InputError(f"{path} has {count - 1} rounds; expected {wanted - 1}, as many as every other")
         return found
 
+    @cached_property
+    def _pictures(self) -> Pictures:
+        return Pictures()
+
     @property
     def rounds(self) -> int:
         return len(_rounds(self.trajectories[0])) - 1
@@ -65,14 +68,14 @@ class FolderTrajectories:
     def _sample(self, index: int) -> Batch:
         rng = np.random.default_rng([self.seed, index])
         folder = self.trajectories[index % len(self.trajectories)]
-        rounds = [_picture(path) for path in _rounds(folder)]
+        rounds = [self._pictures[path] for path in _rounds(folder)]
         clean = folder / "clean.png"
-        truth = _picture(clean) if clean.exists() else rounds[-1]
-        height, width = truth.shape[-2:]
+        truth = self._pictures[clean] if clean.exists() else rounds[-1]
+        height, width = truth.shape[:2]
         if min(height, width) < self.patch or any(p.shape != truth.shape for p in rounds):
             raise InputError(f"{folder}: pictures must have one size, at least {self.patch}²; got {width}×{height}")
         top, left = (int(rng.integers(side - self.patch + 1)) for side in (height, width))
-        crops = [p[:, top : top + self.patch, left : left + self.patch] for p in (truth, *rounds)]
+        crops = [to_tensor(p[top : top + self.patch, left : left + self.patch]) / 255 for p in (truth, *rounds)]
         untaught = Batch.untaught(crops[0], crops[1], _severities(folder / "meta.json"))
         return untaught._replace(rounds=torch.stack(crops[2:]), features=torch.zeros(len(crops) - 2, 0, 1, 1))
 
@@ -80,10 +83,6 @@ class FolderTrajectories:
 def _rounds(folder: Path) -> list[Path]:
     numbered = {int(m[1]): p for p in folder.iterdir() if (m := re.fullmatch(r"round_(\d+)\.png", p.name))}
     return [numbered[turn] for turn in range(len(numbered)) if turn in numbered]
-
-
-def _picture(path: Path) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(read(path).rgb.transpose(2, 0, 1)))
 
 
 def _severities(meta: Path) -> Tensor:

@@ -27,6 +27,9 @@ class DistillSection(Frozen):
 
     model: str = Field(default="student", description="'student', or the name of a teacher to train")
     size: str = "small"
+    settings: dict[str, Any] = Field(
+        default={}, description="of the teacher to train, as `burnish teacher info` lists them"
+    )
     photos: str
     start: str | None = Field(default=None, description="weights to continue from: a file, or 'embedded' for a student")
     teacher: str | None = Field(default=None, description="a teacher's weights; null for ground truth alone")

@@ -23,6 +23,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="print as JSON")]
 Base = Annotated[
     Path | None, typer.Option(help="folder of the model a checkpoint builds on: sd-turbo, stable-diffusion-3.5-medium")
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="a setting of the teacher, such as input=replace"),
+]
 # The side at which the literature states multiply-adds.
 SIDE = 256
 
@@ -59,10 +63,25 @@ def info(name: Name, as_json: AsJson = False) -> None:
         row: dict[str, Any] = {"name": name} | card.model_dump(mode="json") | {"parameters": parameters, "macs": macs}
         typer.echo(json.dumps(row, indent=1))
         return
+    published = card.figures
     typer.echo(f"{card.title}\n{card.paper}\nlicence: {card.licence} ({_use(card)})")
-    typer.echo(f"parameters: {parameters / 1e6:.2f} M")
+    for setting, field in type(teacher.settings).model_fields.items():
+        typer.echo(f"setting {setting}: {getattr(teacher.settings, setting)!r}, {field.description}")
+    if card.published_rounds is not None:
+        typer.echo(f"rounds: {card.published_rounds} as published; later ones, on the output, are our extension")
+    typer.echo(_beside("parameters", f"{parameters / 1e6:.2f} M", published.parameters, "M"))
     for what, count in macs.items():
-        typer.echo(f"multiply-adds at {SIDE}², {what}: {count / 1e9:.1f} G")
+        typer.echo(_beside(f"multiply-adds at {SIDE}², {what}", f"{count / 1e9:.1f} G", published.macs.get(what), "G"))
+    typer.echo(
+        "counted: convolutions and matrix products, attention's included; no element-wise work, no Fourier transform"
+    )
+    if published.note:
+        typer.echo(f"published: {published.note}")
+
+
+def _beside(what: str, measured: str, published: float | None, unit: str) -> str:
+    """A measured figure and, where there is one, what was published."""
+    return f"{what}: {measured}" + ("" if published is None else f" (published: {published:g} {unit})")
 
 
 @app.command()
@@ -72,23 +91,23 @@ def run(
     out: Annotated[Path, typer.Argument(help="folder for round_0.png, round_1.png, …, meta.json")],
     weights: Weights = None,
     base: Base = None,
+    settings: Settings = None,
     rounds: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Restore a picture; what it writes is what the `folder` teacher reads."""
-    import torch
-
+    from ..distill.data import to_tensor
     from ..runtime.files import replace
     from ..runtime.pictures import Picture, read, write
     from ..runtime.tree import LEAVES
 
     degraded = read(picture)
-    teacher = _load(name, weights, base)
-    trajectory = teacher.restore(torch.from_numpy(degraded.rgb.transpose(2, 0, 1)[None].copy()), rounds)
+    teacher = _load(name, weights, base, settings)
+    trajectory = teacher.restore(to_tensor(degraded.rgb)[None], rounds)
     out.mkdir(parents=True, exist_ok=True)
     pictures = [degraded.rgb, *(step.picture[0].permute(1, 2, 0).numpy() for step in trajectory)]
     for turn, rgb in enumerate(pictures):
         write(Picture(rgb), out / f"round_{turn}.png")
-    meta: dict[str, Any] = {"teacher": name}
+    meta: dict[str, Any] = {"teacher": name, "published_rounds": teacher.card.published_rounds}
     qualities = [step.quality for step in trajectory if step.quality is not None]
     if qualities:
         meta["quality"] = [float(quality) for quality in qualities]
@@ -105,6 +124,7 @@ def cache(
     out: Annotated[Path, typer.Argument(help="folder of the cache")],
     weights: Weights = None,
     base: Base = None,
+    settings: Settings = None,
     rounds: Annotated[int, typer.Option(min=1)] = 2,
     samples: Annotated[int, typer.Option(min=1, help="patches to restore")] = 4096,
     patch: Annotated[int, typer.Option(min=32, help="side of a patch, a multiple of 16")] = 96,
@@ -115,35 +135,42 @@ def cache(
     import torch
     from rich.progress import Progress
 
-    from ..distill.data import Mixture, Photographs
-    from ..distill.teachers.cache import Manifest, Producer, TeacherProducer, launch, write_cache
+    from ..distill.data import Mixture, Photographs, fingerprint
+    from ..distill.teachers.cache import Manifest, Producer, TeacherProducer, begin_cache, digest, launch, write_cache
     from ..distill.teachers.folder import CARD, NAME, FolderTrajectories
     from ..distill.teachers.protocol import origin
+    from .training import warn_of_licences
 
     if patch % 16:
         raise InputError(f"patch is {patch}; expected a multiple of 16")
-    fabric = launch(devices)
-    producer: Producer
-    if name == NAME:
-        folder = FolderTrajectories(data, patch, seed)
-        producer, rounds, card, width = folder, folder.rounds, CARD, None
-    else:
-        teacher = _load(name, weights, base)
-        source = Photographs(data, Mixture(), patch, seed)
-        producer = TeacherProducer(teacher, source, rounds, torch.device(fabric.device))
-        card, width = teacher.card, teacher.feature_width
+    source = Photographs(data, Mixture(), patch, seed)
+    folder = FolderTrajectories(data, patch, seed) if name == NAME else None
+    teacher = None if folder else _load(name, weights, base, settings)
+    card = teacher.card if teacher else CARD
     manifest = Manifest(
         teacher=origin(name, card),
-        weights=None if weights is None else weights.name,
-        rounds=rounds,
-        feature_width=width,
+        weights=weights and weights.name,
+        weights_sha256=teacher and digest(teacher),
+        settings=teacher.settings.model_dump(mode="json") if teacher else {},
+        rounds=folder.rounds if folder else rounds,
+        feature_width=teacher and teacher.feature_width,
         samples=samples,
         patch=patch,
         seed=seed,
+        mixture=None if folder else source.mixture,
         data=data.name,
+        data_sha256=fingerprint(data),
     )
-    if not card.commercial_use:
-        console.print(f"warning: {name}: {card.licence}; what learns from it may not be shipped in a product")
+    begin_cache(manifest, out)
+    fabric = launch(devices)
+    console.quiet = not fabric.is_global_zero
+    producer: Producer
+    if folder:
+        producer = folder
+    else:
+        assert teacher is not None
+        producer = TeacherProducer(teacher, source, rounds, torch.device(fabric.device))
+    warn_of_licences((manifest.teacher,), console)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("cache", total=None)
         write_cache(producer, manifest, out, fabric, lambda done, total: bar.update(task, completed=done, total=total))
@@ -154,11 +181,25 @@ def _use(card: Card) -> str:
     return "commercial use allowed" if card.commercial_use else "NO commercial use"
 
 
-def _load(name: str, weights: Path | None, base: Path | None) -> Teacher:
+def _load(name: str, weights: Path | None, base: Path | None, settings: list[str] | None) -> Teacher:
     from ..distill.teachers.registry import find
     from ..distill.weights import load_teacher
 
     find(name)
     if weights is None:
         raise InputError(f"{name} has no weights of its own; give them with --weights")
-    return load_teacher(weights, name, base)
+    teacher = load_teacher(weights, name, base)
+    for setting in settings or ():
+        key, given, value = setting.partition("=")
+        if not given:
+            raise InputError(f"--set {setting}: expected NAME=VALUE")
+        teacher.configure({key: _value(value)})
+    return teacher
+
+
+def _value(text: str) -> Any:
+    """A setting's value: JSON, or else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -28,8 +28,11 @@ RANKING_SCALE = 0.01
 
 
 class Weights(Frozen):
-    """Weights of the losses beside the distance to the ground truth, whose weight is 1."""
+    """Weights of the losses."""
 
+    image: float = Field(
+        default=1.0, ge=0, description="distance to the ground truth; 0 where a teacher is all there is to learn from"
+    )
     floor: float = Field(
         default=3e-4, gt=0, description="mean squared error below which a picture counts as nearly perfect"
     )
@@ -180,7 +183,7 @@ class DistillationObjective(Objective[Student]):
             if t + 1 < rounds:
                 estimate = student.encode(current)
         parts = {name: value / rounds for name, value in parts.items()}
-        loss = parts["image"] + sum(getattr(w, name) * value for name, value in parts.items() if name != "image")
+        loss = torch.stack([getattr(w, name) * value for name, value in parts.items()]).sum()
         return {"loss": loss, **parts, **figures}
 
     @staticmethod

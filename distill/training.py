@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from ..runtime.files import replace
+from ..runtime.files import remove_leftovers, replace
 from .data import Batch, Source
 from .recipe import Schedule
 
@@ -92,6 +92,8 @@ def train(objective: Objective[Any], schedule: Schedule, source: Source, out: Pa
     out.mkdir(parents=True, exist_ok=True)
     fabric = Fabric(accelerator="auto", devices=schedule.devices)
     fabric.launch()
+    if fabric.is_global_zero:
+        remove_leftovers(out)
     fabric.seed_everything(schedule.seed, verbose=False)
     model = objective.model
     for module in model.modules():
@@ -109,6 +111,8 @@ def train(objective: Objective[Any], schedule: Schedule, source: Source, out: Pa
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         step, elapsed = state["step"], state["elapsed"]
+    if fabric.is_global_zero:
+        _cut(out / "log.jsonl", step)
 
     def save() -> None:
         state = {
@@ -168,6 +172,15 @@ def train(objective: Objective[Any], schedule: Schedule, source: Source, out: Pa
         averaged = {name: value.detach().cpu().contiguous() for name, value in average.module.state_dict().items()}
         replace(weights, lambda path: save_file(averaged, path))
     return weights
+
+
+def _cut(log: Path, step: int) -> None:
+    """Drop the rows after `step`, which a resumed run writes again, and a row that a kill cut off."""
+    if not log.exists():
+        return
+    rows = [row for row in log.read_text().splitlines(keepends=True) if row.endswith("}\n")]
+    kept = [row for row in rows if json.loads(row)["step"] <= step]
+    replace(log, lambda beside: beside.write_text("".join(kept)))
 
 
 def _warm_cosine(step: int, warmup: int, done: float) -> float:

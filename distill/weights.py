@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,8 @@ from ..runtime.errors import InputError
 from ..runtime.files import replace
 from ..runtime.routing import Routing
 from .student import Student, StudentConfig
-from .teachers.protocol import Teacher
-from .teachers.registry import TEACHERS, Size, create
+from .teachers.protocol import Size, Teacher
+from .teachers.registry import TEACHERS, create, find
 
 
 class Trained(NamedTuple):
@@ -41,9 +42,9 @@ def save_student(trained: Trained, path: Path) -> None:
 
 
 def save_teacher(teacher: Teacher, size: Size, path: Path) -> None:
-    """Write a teacher's weights as 16-bit floats."""
-    _save(teacher.half(), {"kind": teacher.name, "size": size}, path)
-    teacher.float()
+    """Write a teacher's weights as 16-bit floats, but for tensors with values too large for them."""
+    settings = teacher.settings.model_dump_json()
+    _save(teacher, {"kind": teacher.name, "size": size, "settings": settings}, path, halved=True)
 
 
 def load_student(path: Path) -> Student:
@@ -75,23 +76,57 @@ def load_teacher(path: Path, name: str | None = None, base: Path | None = None) 
     if path.suffix != ".safetensors":
         if name is None:
             raise InputError(f"{path} does not say which teacher it holds; name one of {', '.join(TEACHERS)}")
+        needed = find(name).card.base
+        if needed is not None and base is None:
+            raise InputError(f"{path} can hold but a part of {name}; name the folder of {needed} with --base")
+        content = _unpickle(path)
         teacher = create(name)
         if base is not None:
             teacher.load_base(base)
-        teacher.load_published(_unpickle(path))
+        teacher.load_published(content)
         return teacher.eval()
     metadata, tensors = _read(path)
     kind = metadata.get("kind", "an unknown model")
     if kind not in TEACHERS or name not in (None, kind):
         raise InputError(f"{path} holds {kind}; expected the teacher {name or 'of one of ' + ', '.join(TEACHERS)}")
     teacher = create(kind, "tiny" if metadata.get("size") == "tiny" else "published")
+    try:
+        teacher.configure(json.loads(metadata.get("settings", "{}")))
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: its settings are damaged; expected burnish weights") from None
     _fill(teacher, tensors, path)
     return teacher.eval()
 
 
-def _save(module: nn.Module, metadata: dict[str, str], path: Path) -> None:
+def _save(module: nn.Module, metadata: dict[str, str], path: Path, halved: bool = False) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    replace(path, lambda beside: save_file(tensors, beside, metadata))
+    if halved:
+        tensors = {name: _half(value) for name, value in tensors.items()}
+
+    def write(beside: Path) -> None:
+        save_file(tensors, beside, metadata)
+        _sort_metadata(beside)
+
+    replace(path, write)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put a file's metadata in order: safetensors writes them as its hashing falls out, differently in every process."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header: dict[str, Any] = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
+        if len(text) == length:  # as it is, but for escapes that two libraries write differently
+            file.seek(8)
+            file.write(text)
+
+
+def _half(value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    half = value.half()
+    return half if half.isfinite().all() else value
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -7,14 +7,18 @@ uninterrupted one would have written.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...runtime.bundle import Teacher as Origin
 from ...runtime.errors import InputError
-from ...runtime.files import replace
-from ..data import Batch, Photographs
+from ...runtime.files import remove_leftovers, replace
+from ..data import Batch, Mixture, Photographs
 from ..recipe import Frozen
 from .protocol import Teacher
 
@@ -34,15 +38,20 @@ SHARD = 64  # samples a file
 class Manifest(Frozen):
     """What a cache holds and what it was made from; a run with other settings refuses the folder."""
 
-    version: int = 1
+    version: Literal[2] = 2
+    made_with: str = Field(default_factory=lambda: f"burnish {version('burnish')}")
     teacher: Origin
-    weights: str | None
+    weights: str | None = Field(description="file name")
+    weights_sha256: str | None = Field(description="of the loaded teacher (`digest`)")
+    settings: dict[str, Any] = Field(description="of the teacher, beyond its weights")
     rounds: int
     feature_width: int | None
     samples: int
     patch: int
     seed: int
-    data: str
+    mixture: Mixture | None = Field(description="what degraded the photographs; null where another program did")
+    data: str = Field(description="folder name")
+    data_sha256: str = Field(description="of names and sizes (`data.fingerprint`)")
 
 
 class Producer(Protocol):
@@ -73,8 +82,34 @@ class TeacherProducer:
         )
 
 
+def digest(teacher: Teacher) -> str:
+    """SHA-256 over a teacher's tensors by name, wherever they were loaded from."""
+    total = hashlib.sha256()
+    for name, value in sorted(teacher.state_dict().items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def begin_cache(manifest: Manifest, out: Path) -> None:
+    """Make the folder of a cache, or see that it is this cache's. Raises InputError where it is another's."""
+    path = out / MANIFEST
+    if path.exists():
+        try:
+            found: Any = json.loads(path.read_text())
+        except ValueError:
+            raise InputError(f"{path} is damaged; choose another folder") from None
+        settings = manifest.model_dump(mode="json")
+        others = [name for name, value in settings.items() if not isinstance(found, dict) or found.get(name) != value]
+        if others:
+            raise InputError(f"{out} holds a cache with other {', '.join(others)} (see {path}); choose another folder")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    replace(path, lambda beside: beside.write_text(manifest.model_dump_json(indent=2) + "\n"))
+
+
 def launch(devices: int) -> Fabric:
-    """The processes that share the work, one a device."""
+    """The processes that share the work, one a device; each of the others runs the same command again up to here."""
     fabric = Fabric(accelerator="auto", devices=devices)
     fabric.launch()
     return fabric
@@ -83,15 +118,10 @@ def launch(devices: int) -> Fabric:
 def write_cache(
     producer: Producer, manifest: Manifest, out: Path, fabric: Fabric, progress: Callable[[int, int], None]
 ) -> None:
-    """Write the shards that are missing; several processes share them out. Raises InputError for a folder of other settings."""
-    out.mkdir(parents=True, exist_ok=True)
-    described = manifest.model_dump_json(indent=2) + "\n"
-    path = out / MANIFEST
-    if path.exists():
-        if path.read_text() != described:
-            raise InputError(f"{out} holds a cache with other settings (see {path}); choose another folder")
-    elif fabric.is_global_zero:
-        replace(path, lambda beside: beside.write_text(described))
+    """Write the shards of a begun cache that are missing; several processes share them out."""
+    if fabric.is_global_zero:
+        remove_leftovers(out)
+    fabric.barrier()
     shards = -(-manifest.samples // SHARD)
     for number in range(fabric.global_rank, shards, fabric.world_size):
         shard = _shard(out, number)
@@ -117,7 +147,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(path.read_text())
     except ValueError:
-        raise InputError(f"{path} is damaged; make the cache again") from None
+        raise InputError(f"{path} is damaged or of another burnish version; make the cache again") from None
     missing = [n for n in range(-(-manifest.samples // SHARD)) if not _shard(folder, n).exists()]
     if missing:
         raise InputError(
@@ -146,14 +176,16 @@ class CachedSamples(Dataset[Batch]):
     def __init__(self, folder: Path, count: int, seed: int, start: int, stop: int) -> None:
         self.folder, self.count, self.seed, self.start, self.stop = folder, count, seed, start, stop
         self._open: dict[int, Any] = {}
+        self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def __getitem__(self, index: int) -> Batch:
         epoch, place = divmod(self.start + index, self.count)
-        sample = int(np.random.default_rng([self.seed, epoch]).permutation(self.count)[place])
-        number, row = divmod(sample, SHARD)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        number, row = divmod(int(self._order[place]), SHARD)
         shard = self._open.setdefault(number, safe_open(_shard(self.folder, number), "pt"))
 
         def read(name: str) -> Tensor:

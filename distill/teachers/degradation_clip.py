@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import open_clip
 import torch
@@ -20,6 +20,9 @@ import torch.nn.functional as F
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIP
 from torch import Tensor, nn
+
+from .constants import Constants
+from .protocol import Size
 
 VOCABULARY = 49408  # of open_clip's tokenizer
 LARGEST_SCALE = 100.0  # CLIP's bound on its logit scale
@@ -38,7 +41,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-class DegradationCLIP(nn.Module):
+class DegradationCLIP(Constants):
     """Embeds pictures by their degradation and content, and words, in one space. The towers of `clip` stay frozen.
 
     But for the tiny one's text transformer, which nobody trained before.
@@ -47,7 +50,7 @@ class DegradationCLIP(nn.Module):
     _mean: Tensor
     _std: Tensor
 
-    def __init__(self, size: Literal["published", "tiny"]):
+    def __init__(self, size: Size):
         super().__init__()
         config = CONFIGS[size]
         self.width: int = config["embed_dim"]
@@ -85,6 +88,9 @@ class DegradationCLIP(nn.Module):
 
     def text_embedding(self, words: Sequence[str]) -> Tensor:
         """Words → (n, width), not normalised."""
+        return self.constant(tuple(words), lambda: self._read(words))
+
+    def _read(self, words: Sequence[str]) -> Tensor:
         tokens = self._tokenize(list(words), context_length=self._context)
         return self.clip.encode_text(tokens.to(self.logit_scale.device))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from ...runtime.bundle import Teacher as Origin
@@ -18,6 +18,17 @@ from ..recipe import Frozen
 
 if TYPE_CHECKING:
     from ..training import Objective
+
+
+Size = Literal["published", "tiny"]
+
+
+class Figures(Frozen):
+    """What was published of a teacher's size."""
+
+    parameters: float | None = Field(default=None, description="in millions")
+    macs: dict[str, float] = Field(default={}, description="pass → billions of multiply-adds at 256²")
+    note: str | None = Field(default=None, description="why ours differ")
 
 
 class Card(Frozen):
@@ -30,6 +41,8 @@ class Card(Frozen):
     published_rounds: int | None = Field(
         default=None, description="rounds of the published method; later ones are our extension; None: any number"
     )
+    base: str | None = Field(default=None, description="the pretrained model that the authors' checkpoints build on")
+    figures: Figures = Figures()
 
 
 def origin(name: str, card: Card) -> Origin:
@@ -54,8 +67,18 @@ class Teacher(nn.Module, ABC):
 
     name: str
     card: Card
+    settings: Frozen = Frozen()  # how it works beyond its weights, by names of its own; saved beside them
     multiple: int = 8  # picture sides that `rounds` accepts
     feature_width: int | None = None  # channels of `Round.features`; None when there are none
+
+    def configure(self, chosen: Mapping[str, Any]) -> None:
+        """Choose some settings, the others stay. Raises InputError."""
+        try:
+            self.settings = type(self.settings).model_validate(self.settings.model_dump() | dict(chosen))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name, known = ".".join(map(str, first["loc"])), ", ".join(type(self.settings).model_fields) or "none"
+            raise InputError(f"{type(self).__name__}: setting {name}: {first['msg']}; its settings: {known}") from None
 
     @abstractmethod
     def rounds(self, image: Tensor, count: int) -> Trajectory:

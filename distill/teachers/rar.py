@@ -30,7 +30,7 @@ from ..recipe import Frozen
 from ..training import Objective
 from .assessor import Assessment, AssessorConfig, CompactAssessor
 from .checkpoints import architecture_of, fill, strip_prefix, unwrap
-from .protocol import Round, Teacher, Trajectory
+from .protocol import Round, Size, Teacher, Trajectory
 
 TIMESTEPS = 1000  # the transformer's time runs from 0 (restored) to this (degraded)
 
@@ -363,9 +363,8 @@ def _resize(image: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(image, (height, width), mode="bicubic", align_corners=False, antialias=True)
 
 
-def build(name: str, size: str) -> RAR:
-    """The one method here, `rar`, in its published or its tiny size."""
-    del name
+def build(size: Size) -> RAR:
+    """`rar` with fresh weights."""
     if size == "published":
         return RAR(PUBLISHED)
     teacher = RAR(TINY)

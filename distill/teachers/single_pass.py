@@ -11,8 +11,7 @@ from .backbone import Backbone
 from .backbones import PROMPTIR, backbone
 from .checkpoints import fill, strip_prefix, unwrap
 from .promptir import PublishedPromptIR
-from .protocol import Round, Teacher, Trajectory
-from .registry import Size
+from .protocol import Round, Size, Teacher, Trajectory
 
 if TYPE_CHECKING:
     from ..training import Objective
@@ -51,6 +50,6 @@ class SinglePass(Teacher):
         fill(self.backbone, strip_prefix(tensors, "net.") or tensors, "this checkpoint")
 
 
-def build(name: str, size: Size) -> SinglePass:
-    """`promptir`, `adair`, `nafnet` or `restormer`."""
-    return SinglePass(PublishedPromptIR(PROMPTIR[size]) if name == "promptir" else backbone(name, size))
+def build(size: Size, kind: str) -> SinglePass:
+    """The backbone `kind` on its own."""
+    return SinglePass(PublishedPromptIR(PROMPTIR[size]) if kind == "promptir" else backbone(kind, size))

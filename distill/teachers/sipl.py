@@ -9,25 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from ..recipe import Frozen
 from .backbone import Backbone
-from .backbones import backbone
+from .backbones import BackboneSize, backbone
 from .checkpoints import fill, strip_prefix, unwrap
-from .protocol import Round, Teacher, Trajectory
-from .registry import Size
+from .constants import Constants
+from .protocol import Round, Size, Teacher, Trajectory
 from .transformer import LayerNorm
 
 if TYPE_CHECKING:
     from ..training import Objective
 
 KeysValues = tuple[Tensor, Tensor]
-# What the next round restores: the degraded picture (the paper), or the last restoration (the released code).
-Input = Literal["fixed", "replace"]
+
+
+class Settings(Frozen):
+    """SIPL's choice."""
+
+    input: Literal["fixed", "replace"] = Field(
+        default="fixed",
+        description="what the next round restores: the degraded picture (paper), or the last restoration (released code)",
+    )
 
 
 @dataclass(frozen=True)
@@ -108,12 +117,12 @@ class CrossBlock(nn.Module):
         return x + self.ffn(self.norm2(x))
 
 
-class SIPL(Teacher):
+class SIPL(Constants, Teacher):
     """A backbone with proxy fusion at its three sites. Names follow the published layout, the backbone's under `backbone.`."""
 
-    def __init__(self, backbone: Backbone, dictionary: Dictionary, restored_input: Input = "fixed") -> None:
+    def __init__(self, backbone: Backbone, dictionary: Dictionary) -> None:
         super().__init__()
-        self.input: Input = restored_input
+        self.settings = Settings()
         self.backbone = backbone
         self.multiple, self.feature_width = backbone.multiple, backbone.sites[0]
         for site, dim in enumerate(backbone.sites):
@@ -124,15 +133,11 @@ class SIPL(Teacher):
             )
             self.add_module(f"p{site + 1}_cross", CrossBlock(dim, dictionary.dictionary_heads[site]))
             self.add_module(f"cross_p{site + 1}", CrossBlock(dim, dictionary.feature_heads[site]))
-        self._folded: list[KeysValues] | None = None
 
-    def train(self, mode: bool = True) -> SIPL:
-        self._folded = None
-        return super().train(mode)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        self._folded = None
-        return super().load_state_dict(state_dict, strict, assign)
+    @property
+    def replaces(self) -> bool:
+        """Whether a later round restores the last restoration, and not the degraded picture again."""
+        return cast(Settings, self.settings).input == "replace"
 
     def _dictionary(self, site: int) -> Tensor:
         return self.get_parameter(f"privileged_dictionary{3 - site}")
@@ -153,13 +158,8 @@ class SIPL(Teacher):
         return maps
 
     def _plain_keys_values(self) -> list[KeysValues]:
-        """Keys and values of the raw dictionaries: constants of a network that is not being trained."""
-        dictionaries = [self._dictionary(site) for site in range(3)]
-        if self.training or torch.is_grad_enabled():
-            return self._keys_values(dictionaries)
-        if self._folded is None:
-            self._folded = self._keys_values(dictionaries)
-        return self._folded
+        """Keys and values of the raw dictionaries."""
+        return self.constant("plain", lambda: self._keys_values([self._dictionary(site) for site in range(3)]))
 
     def _keys_values(self, maps: list[Tensor]) -> list[KeysValues]:
         return [self._cross(site).keys_values(guide) for site, guide in enumerate(maps)]
@@ -184,7 +184,7 @@ class SIPL(Teacher):
             restored = self._decode(source, None if turn == 0 else maps).float().clamp(0, 1)
             trajectory.append(Round(restored, features=maps[0]))
             current = restored
-            source = image if self.input == "fixed" else restored
+            source = restored if self.replaces else image
         return trajectory
 
     def passes(self, image: Tensor) -> dict[str, Callable[[], Any]]:
@@ -212,11 +212,8 @@ REDUCED = Dictionary(sizes=(8, 12, 16), std=0.5)
 TINY = Dictionary(sizes=(4, 6, 8), std=0.5)
 
 
-def build(name: str, size: Size) -> SIPL:
-    """A `sipl-…` teacher on the backbone its name ends in; `sipl-promptir-s` is the reduced one."""
-    kind = name.removeprefix("sipl-").removesuffix("-s")
+def build(size: Size, kind: str, published: BackboneSize = "published") -> SIPL:
+    """SIPL on the backbone `kind`; `published`: the backbone's size where it is not the tiny one."""
     if size == "tiny":
         return SIPL(backbone(kind, "tiny"), TINY)
-    if name.endswith("-s"):
-        return SIPL(backbone(kind, "reduced"), REDUCED)
-    return SIPL(backbone(kind, "published"), Dictionary())
+    return SIPL(backbone(kind, published), REDUCED if published == "reduced" else Dictionary())

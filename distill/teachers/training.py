@@ -53,7 +53,8 @@ class PrivilegedObjective(Objective[SIPL]):
     """A plain pass, or a pass guided by features of the truth or of the network's own restoration.
 
     The privileged source slides from the ground truth (what the dictionary should learn) to the own output (what it
-    will get in use): picture = α·truth + (1 − α)·output, with α drawn anew for every sample.
+    will get in use): picture = α·truth + (1 − α)·output, with α drawn anew for every sample. What a guided pass restores is
+    what a later round restores in use (`SIPL.replaces`): the degraded picture, or the output itself.
     """
 
     def __init__(self, model: SIPL) -> None:
@@ -71,8 +72,11 @@ class PrivilegedObjective(Objective[SIPL]):
             # Half of the samples see their own output alone, as every round in use does.
             alpha = torch.where(alpha < 0.5, 0.0, alpha * 2 - 1)
             privileged = self.model.backbone.encode(alpha * batch.clean + (1 - alpha) * plain)
-        guided = self.model(batch.degraded, privileged)
-        return {"loss": fidelity_loss(guided.float(), batch.clean, FLOOR), **_figures(batch, plain=plain, guided=guided)}
+        guided = self.model(plain if self.model.replaces else batch.degraded, privileged)
+        return {
+            "loss": fidelity_loss(guided.float(), batch.clean, FLOOR),
+            **_figures(batch, plain=plain, guided=guided),
+        }
 
 
 @torch.no_grad()

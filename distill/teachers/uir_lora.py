@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -34,9 +34,9 @@ from ...runtime.tree import LEAVES
 from ..data import Batch
 from ..recipe import Frozen
 from ..training import Objective
-from .checkpoints import architecture_of, fill, unwrap
+from .checkpoints import architecture_of, fill, strip_prefix, unwrap
 from .degradation_clip import DegradationCLIP
-from .protocol import Round, Teacher, Trajectory
+from .protocol import Round, Size, Teacher, Trajectory
 
 # The words of the router, and the leaf of our degradation tree each belongs to.
 LEAF_OF: dict[str, str | None] = {
@@ -96,6 +96,7 @@ SD_TURBO_FILES = (
     "tokenizer/vocab.json",
     "tokenizer/merges.txt",
 )
+ROUTER_FILE = "daclip_ViT-B-32.pt"
 
 
 class Config(Frozen):
@@ -156,6 +157,23 @@ CONFIGS: dict[str, Config] = {
 }
 
 
+class Settings(Frozen):
+    """How adapters are chosen."""
+
+    top: int = Field(
+        default=2, ge=1, le=10, description="adapters at most; 1 suffices for one degradation, 2 for mixtures"
+    )
+    weights: dict[str, float] = Field(default={}, description="degradation → weight, instead of the router's")
+
+    @field_validator("weights")
+    @classmethod
+    def _known(cls, weights: dict[str, float]) -> dict[str, float]:
+        for name in weights:
+            if name not in DEGRADATIONS:
+                raise ValueError(f"unknown degradation {name!r}, expected some of {', '.join(DEGRADATIONS)}")
+        return weights
+
+
 class Base(NamedTuple):
     """A one-step diffusion model: its networks, its noise schedule and the text (1, tokens, width) it is told."""
 
@@ -166,22 +184,17 @@ class Base(NamedTuple):
 
 
 class UIRLoRA(Teacher):
-    """The one-step model, ten adapters on its VAE and UNet, and the router that weighs them.
-
-    `top` adapters are active at most: 1 suffices for one degradation, 2 are for mixtures. Weights set with
-    `set_weights` take the router's place.
-    """
+    """The one-step model, ten adapters on its VAE and UNet, and the router that weighs them."""
 
     prompt: Tensor
     signal: Tensor  # ᾱ at the one timestep
 
-    def __init__(self, base: Base, clip: DegradationCLIP, top: int = 2):
+    def __init__(self, base: Base, clip: DegradationCLIP):
         super().__init__()
         self.vae: Any = base.vae
         self.unet: Any = base.unet
         self.clip = clip
-        self.top = top
-        self.weights: Tensor | None = None
+        self.settings = Settings()
         self.register_buffer("prompt", base.prompt)
         self.register_buffer("signal", base.schedule.alphas_cumprod[TIMESTEP].clone())
         widths: tuple[int, ...] = tuple(self.vae.config.block_out_channels)
@@ -196,7 +209,7 @@ class UIRLoRA(Teacher):
         self._layers = [part for part in self.modules() if isinstance(part, LoraLayer)]
 
     def load_base(self, folder: Path) -> None:
-        """sd-turbo's weights from a local folder (diffusers layout); adapters and router start fresh.
+        """sd-turbo's weights from a local folder (diffusers layout), and DA-CLIP's for the router where they lie beside.
 
         Raises InputError that names the files the folder lacks.
         """
@@ -218,19 +231,22 @@ class UIRLoRA(Teacher):
             schedule=schedule,
             prompt=prompt,
         )
-        self.load_state_dict(UIRLoRA(base, self.clip, self.top).state_dict(), assign=True)
-
-    def set_weights(self, weights: Mapping[str, float] | None) -> None:
-        """Use these weights (degradation → weight, the others 0) instead of the router's; None: the router's again.
-
-        Raises InputError for a degradation that has no adapter.
-        """
-        if weights is None:
-            self.weights = None
+        self.load_state_dict(UIRLoRA(base, self.clip).state_dict(), assign=True)
+        router = folder / ROUTER_FILE
+        if not router.is_file():
+            warnings.warn(
+                f"no {ROUTER_FILE} (DA-CLIP) in {folder}: the router is untrained, set `weights`", stacklevel=2
+            )
             return
-        for name in weights:
-            _check_degradation(name)
-        self.weights = torch.tensor([[weights.get(name, 0.0) for name in DEGRADATIONS]])
+        tensors = unwrap(torch.load(router, map_location="cpu", weights_only=True))
+        tensors = strip_prefix(tensors, "module.") or tensors
+        # Without the second copy of the frozen image tower.
+        fill(self.clip, {n: t for n, t in tensors.items() if not n.startswith("visual.")}, str(router))
+
+    @property
+    def top(self) -> int:
+        """How many adapters are active at most."""
+        return cast(Settings, self.settings).top
 
     def likelihoods(self, image: Tensor) -> Tensor:
         """How likely (B, 3, H, W) in [0, 1] suffers from each of `DEGRADATIONS`: (B, 10), sums to 1."""
@@ -253,9 +269,12 @@ class UIRLoRA(Teacher):
     def rounds(self, image: Tensor, count: int) -> Trajectory:
         """Round 1 is the published method; each later one restores its predecessor's output in the same way."""
         trajectory: Trajectory = []
+        given = cast(Settings, self.settings).weights
         for _ in range(count):
             likelihoods = self.likelihoods(image)
-            weights = self.route(likelihoods) if self.weights is None else self.weights.to(image).expand(len(image), -1)
+            weights = self.route(likelihoods)
+            if given:
+                weights = weights.new_tensor([given.get(name, 0.0) for name in DEGRADATIONS]).expand_as(weights)
             picture, features = self.one_step(image, weights)
             image = picture.clamp(0, 1)
             trajectory.append(Round(image, None, _leaves(likelihoods), features))
@@ -334,6 +353,7 @@ class UIRLoRA(Teacher):
         weights[:, : self.top] = 1 / self.top
         with torch.no_grad():
             latent, activations = self.encode(image)
+            self.clip.text_embedding(DEGRADATIONS)  # a constant
 
         def counted(part: Callable[..., Any], *inputs: Any) -> Any:
             with self.mixed(list(DEGRADATIONS[: self.top]), weights):
@@ -365,7 +385,8 @@ class UIRLoRA(Teacher):
                     f"not a UIR-LoRA checkpoint (it looks like {architecture_of(found)}, first key "
                     f"{next(iter(found), 'none')}): expected {', '.join(sorted(LAYOUT))}, or these by degradation"
                 )
-            _check_degradation(degradation)
+            if degradation not in DEGRADATIONS:
+                raise InputError(f"unknown degradation {degradation!r}; expected some of {', '.join(DEGRADATIONS)}")
             self.load_adapter(degradation, file)
 
     def load_adapter(self, degradation: str, file: Mapping[str, Any]) -> None:
@@ -412,7 +433,7 @@ class UIRLoRAObjective(Objective[UIRLoRA]):
         return {"loss": pixel + ROUTER_SHARE * router, "pixel": pixel, "router": router}
 
 
-def build(name: str, size: Literal["published", "tiny"]) -> UIRLoRA:
+def build(size: Size) -> UIRLoRA:
     """`uir-lora` with fresh weights."""
     config = CONFIGS[size]
     base = Base(
@@ -486,11 +507,6 @@ def _in_file(name: str, part: str, degradation: str) -> bool:
     if ".lora_" in name:
         return f".{degradation}." in name
     return "skip_conv_" in name if part == "vae" else name.startswith("conv_in.")
-
-
-def _check_degradation(name: str) -> None:
-    if name not in DEGRADATIONS:
-        raise InputError(f"unknown degradation {name!r}; expected some of {', '.join(DEGRADATIONS)}")
 
 
 def _leaves(likelihoods: Tensor) -> Tensor:

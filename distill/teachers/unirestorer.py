@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +27,9 @@ from ..metrics import psnr
 from ..training import Objective
 from .checkpoints import fill, unwrap
 from .degradation_clip import DegradationCLIP
+from .dehazeformer import DehazeFormer, DehazeFormerConfig
 from .expert_tree import Children, ExpertTree
-from .protocol import Round, Teacher, Trajectory
-from .registry import Size
+from .protocol import Round, Size, Teacher, Trajectory
 from .restormer import Restormer, RestormerConfig
 from .transformer import LayerNorm
 
@@ -74,13 +73,47 @@ def _identity_nafnet() -> NAFNet:
     return network
 
 
+class LocalMean(nn.Module):
+    """The mean over a window of `side` around every position, moved inwards at the borders; of everything where that is less.
+
+    What a network saw of a patch in training it sees of a large picture too (Chu et al., "Improving Image Restoration by
+    Revisiting Global Information Aggregation", ECCV 2022).
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        if max(x.shape[-2:]) <= self.side:
+            return F.adaptive_avg_pool2d(x, 1)
+        for dim in (-2, -1):
+            length = x.shape[dim]
+            size = min(self.side, length)
+            sums = F.pad(x.movedim(dim, -1), (1, 0)).cumsum(-1)
+            means = (sums[..., size:] - sums[..., :-size]) / size
+            places = torch.arange(length, device=x.device) - (size - 1) // 2
+            x = means[..., places.clamp(0, length - size)].movedim(-1, dim)
+        return x
+
+
+def _local_nafnet() -> NAFNet:
+    """Channel attention over windows 1.5 times as wide as the patches of 256² it was trained on."""
+    network = NAFNet(width=64, enc_blk_nums=[1, 1, 1, 28], middle_blk_num=1, dec_blk_nums=[1, 1, 1, 1])
+    stages = [*network.encoders, network.middle_blks, *network.decoders]
+    for stage, level in zip(stages, (0, 1, 2, 3, 4, 3, 2, 1, 0), strict=True):
+        assert isinstance(stage, nn.Sequential)
+        for block in stage:
+            block.get_submodule("sca").register_module("0", LocalMean(384 >> level))
+    return network
+
+
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "restormer": lambda: Restormer(RestormerConfig()),
     "restormer-bias-free": _bias_free_restormer,
     "retinexformer": lambda: RetinexFormer(stage=1, n_feat=40, num_blocks=[1, 2, 2]),
-    "nafnet-64": partial(NAFNet, width=64, enc_blk_nums=[1, 1, 1, 28], middle_blk_num=1, dec_blk_nums=[1, 1, 1, 1]),
-    # Stands where the release has DehazeFormer-L (25 M parameters), which no library offers.
-    "nafnet-32": partial(NAFNet, width=32, enc_blk_nums=[2, 2, 4, 8], middle_blk_num=12, dec_blk_nums=[2, 2, 2, 2]),
+    "dehazeformer": lambda: DehazeFormer(DehazeFormerConfig()),
+    "nafnet-local": _local_nafnet,
     "nafnet-tiny": _identity_nafnet,
 }
 
@@ -89,7 +122,7 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
 class UniRestorerConfig:
     """Shape of the tree and its experts: backbones by level and node, or one that all share through conv-LoRA."""
 
-    clip: Literal["published", "tiny"]
+    clip: Size
     children: Children
     experts: tuple[tuple[str, ...], ...] | str
     multiple: int
@@ -104,12 +137,12 @@ PUBLISHED = UniRestorerConfig(
     children=((7,), (3, 3, 3, 7, 2, 2, 2)),
     experts=(
         ("restormer",),
-        ("restormer-bias-free",) * 4 + ("nafnet-32", "retinexformer", "nafnet-64"),
+        ("restormer-bias-free",) * 4 + ("dehazeformer", "retinexformer", "nafnet-local"),
         ("restormer-bias-free",) * 3
         + ("restormer",) * 14
-        + ("nafnet-32",) * 2
+        + ("dehazeformer",) * 2
         + ("retinexformer",) * 2
-        + ("nafnet-64",),
+        + ("nafnet-local",),
     ),
     multiple=16,
     embedding_samples=400_000,
@@ -406,6 +439,6 @@ class TreeObjective(Objective[UniRestorer]):
         return {"loss": loss, "experts": own_error.mean(), "router": fidelity, "dg": dg, "aux": aux}, routed
 
 
-def build(name: str, size: Size) -> UniRestorer:
+def build(size: Size) -> UniRestorer:
     """`unirestorer`: as released, one backbone a node; tiny: conv-LoRA over one."""
     return UniRestorer(TINY if size == "tiny" else PUBLISHED).eval()

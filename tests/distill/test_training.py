@@ -123,6 +123,14 @@ def test_a_student_file_says_how_it_routes_and_where_it_comes_from(tmp_path: Pat
         torch.testing.assert_close(read.student.state_dict()[name], value, rtol=0, atol=0)
 
 
+def test_a_students_file_has_one_order(tmp_path: Path) -> None:
+    save_student(Trained(Student(SIZES["nano"])), tmp_path / "s.safetensors")
+    content = (tmp_path / "s.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert list(header["__metadata__"]) == sorted(header["__metadata__"])
+    assert len(header["__metadata__"]) == 4
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     student = Student(SIZES["nano"])
     save_student(Trained(student), tmp_path / "s.safetensors")

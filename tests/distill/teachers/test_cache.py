@@ -10,12 +10,20 @@ import numpy as np
 import pytest
 import torch
 from burnish.cli.main import app
-from burnish.distill.data import Mixture, Photographs
+from burnish.distill.data import Mixture, Photographs, fingerprint
 from burnish.distill.distillation import DistillationObjective, Weights, match_rounds, ranking_loss
 from burnish.distill.recipe import Schedule
 from burnish.distill.student import SIZES, Student
 from burnish.distill.teachers import cache as caches
-from burnish.distill.teachers.cache import CachedTrajectories, Manifest, TeacherProducer, launch, write_cache
+from burnish.distill.teachers.cache import (
+    CachedTrajectories,
+    Manifest,
+    TeacherProducer,
+    begin_cache,
+    digest,
+    launch,
+    write_cache,
+)
 from burnish.distill.teachers.protocol import Teacher, origin
 from burnish.distill.teachers.registry import create
 from burnish.distill.training import train
@@ -23,8 +31,8 @@ from burnish.distill.weights import save_teacher
 from burnish.runtime.errors import InputError
 from burnish.runtime.pictures import Picture, write
 from burnish.runtime.routing import Routing
-from conftest import PHOTOS
 from numpy.typing import NDArray
+from shared import PHOTOS
 from typer.testing import CliRunner
 
 SOURCE = Photographs(PHOTOS / "train", Mixture(), 32, 0)
@@ -40,17 +48,22 @@ def manifest(teacher: Teacher, samples: int, **changes: Any) -> Manifest:
     settings: dict[str, Any] = dict(
         teacher=origin(teacher.name, teacher.card),
         weights=None,
+        weights_sha256=digest(teacher),
+        settings=teacher.settings.model_dump(),
         rounds=2,
         feature_width=teacher.feature_width,
         samples=samples,
         patch=32,
         seed=0,
+        mixture=SOURCE.mixture,
         data="train",
+        data_sha256=fingerprint(SOURCE.folder),
     )
     return Manifest(**(settings | changes))
 
 
 def fill(teacher: Teacher, samples: int, out: Path, progress: Any = lambda *_: None) -> None:
+    begin_cache(manifest(teacher, samples), out)
     producer = TeacherProducer(teacher, SOURCE, 2, torch.device("cpu"))
     write_cache(producer, manifest(teacher, samples), out, launch(1), progress)
 
@@ -89,9 +102,16 @@ def test_a_killed_run_writes_the_same_files(teacher: Teacher, cache: Path, tmp_p
 
 
 def test_other_settings_are_refused(teacher: Teacher, cache: Path) -> None:
-    producer = TeacherProducer(teacher, SOURCE, 2, torch.device("cpu"))
-    with pytest.raises(InputError, match="other settings"):
-        write_cache(producer, manifest(teacher, 20, seed=1), cache, launch(1), lambda *_: None)
+    torch.manual_seed(1)
+    namesake = create("sipl-restormer", "tiny").eval()
+    noise = Mixture(members=(0, 1), leaves={"noise": 1})
+    for other, named in (
+        (manifest(teacher, 20, seed=1), "seed"),
+        (manifest(teacher, 20, mixture=noise), "mixture"),
+        (manifest(namesake, 20), "weights_sha256"),
+    ):
+        with pytest.raises(InputError, match=f"a cache with other {named} "):
+            begin_cache(other, cache)
     with pytest.raises(InputError, match="asks for 64²"):
         CachedTrajectories(cache, 64, 0).samples(0, 1)
     with pytest.raises(InputError, match="not a cache"):
@@ -151,6 +171,15 @@ def test_run_writes_what_the_folder_teacher_reads(teacher: Teacher, tmp_path: Pa
     photo = next((PHOTOS / "dev").glob("*.jpg"))
     burnish("run", "sipl-restormer", photo, out / "one", "--weights", weights)
     burnish("cache", "folder", out, tmp_path / "cache", "--samples", 2)
+
+
+def test_info_prints_what_was_published_beside_what_is() -> None:
+    text = CliRunner().invoke(app, ["teacher", "info", "promptir"]).stdout
+    assert "parameters: 35.59 M (published: 35.59 M)" in text
+    assert "plain: 172.7 G (published: 172.7 G)" in text
+    assert "encoder features: 50.6 G\n" in text  # of which nothing was published
+    assert "rounds: 1 as published" in text
+    assert "NO commercial use" in text
 
 
 def test_info_and_list_speak_json() -> None:

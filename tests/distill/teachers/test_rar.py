@@ -19,7 +19,7 @@ from torch import Tensor
 @pytest.fixture
 def teacher() -> RAR:
     torch.manual_seed(0)
-    return build("rar", "tiny").eval()
+    return build("tiny").eval()
 
 
 def pictures(count: int = 2, side: int = 64) -> Tensor:
@@ -248,7 +248,7 @@ def original_layout(transformer: Any) -> dict[str, Tensor]:
 @pytest.mark.parametrize("layout", ["diffusers", "original"])
 def test_the_authors_prefixes(teacher: RAR, layout: str) -> None:
     torch.manual_seed(1)
-    source = build("rar", "tiny")
+    source = build("tiny")
     torch.nn.init.normal_(source.transformer.proj_out.weight)
     tensors = dict(source.transformer.state_dict()) if layout == "diffusers" else original_layout(source.transformer)
     table = "pos_embed.pos_embed" if layout == "diffusers" else "pos_embed"
@@ -282,7 +282,7 @@ def test_a_folder_without_the_autoencoder_says_so(teacher: RAR, tmp_path: Any) -
 def test_the_published_structure() -> None:
     """Sizes of SD3.5-medium, its layouts, and the shapes of one round's parts; nothing is allocated."""
     with torch.device("meta"):
-        teacher = build("rar", "published").eval()
+        teacher = build("published").eval()
         image = torch.zeros(1, 3, 100, 120)
         latent = teacher.encode(teacher.to_side(image))
         assert latent.shape == (1, 16, 32, 32)

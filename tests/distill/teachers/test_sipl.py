@@ -12,6 +12,7 @@ from burnish.distill.macs import count_macs
 from burnish.distill.teachers.registry import create
 from burnish.distill.teachers.sipl import SIPL
 from burnish.distill.teachers.training import PrivilegeObjective
+from burnish.distill.weights import load_teacher, save_teacher
 from burnish.runtime.errors import InputError
 
 # Published parameters in millions and multiply-adds in G at 256² (teachers.md); Restormer's and NAFNet's from their papers,
@@ -63,6 +64,8 @@ def teacher() -> SIPL:
     torch.manual_seed(0)
     teacher = create("sipl-promptir", "tiny")
     assert isinstance(teacher, SIPL)
+    with torch.no_grad():  # a fresh one is nearly the identity, whatever guides it
+        teacher.get_parameter("backbone.output.0.weight").normal_(std=0.1)
     return teacher.eval()
 
 
@@ -79,19 +82,24 @@ def test_folded_dictionaries_change_nothing_and_follow_new_weights(teacher: SIPL
     with torch.no_grad():
         torch.testing.assert_close(teacher(picture), unfolded)
         state = {name: value.clone() for name, value in teacher.state_dict().items()}
-        changed = {name: value + 0.1 if "dictionary" in name else value for name, value in state.items()}
+        # Not an offset, which the layer norm behind would take away again.
+        changed = {n: torch.randn_like(value) if "dictionary" in n else value for n, value in state.items()}
         teacher.load_state_dict(changed)
         assert not torch.allclose(teacher(picture), unfolded)
         teacher.load_state_dict(state)
         torch.testing.assert_close(teacher(picture), unfolded)
 
 
-def test_fixed_and_replaced_input_differ_from_the_second_round(teacher: SIPL) -> None:
+def test_fixed_and_replaced_input_differ_from_the_second_round(teacher: SIPL, tmp_path: Path) -> None:
     picture = torch.rand(1, 3, 32, 32)
     fixed = teacher.restore(picture, 3)
-    teacher.input = "replace"
+    teacher.configure({"input": "replace"})
+    save_teacher(teacher, "tiny", tmp_path / "t.safetensors")
+    assert load_teacher(tmp_path / "t.safetensors").settings == teacher.settings
+    with pytest.raises(InputError, match=r"setting input: .*'fixed' or 'replace'.*its settings: input"):
+        teacher.configure({"input": "both"})
     replaced = teacher.restore(picture, 3)
-    teacher.input = "fixed"
+    teacher.configure({"input": "fixed"})
     torch.testing.assert_close(fixed[0].picture, replaced[0].picture)
     assert not torch.allclose(fixed[1].picture, replaced[1].picture)
 

@@ -7,25 +7,34 @@ from typing import Any
 
 import pytest
 import torch
+from burnish.distill.teachers.degradation_clip import DegradationCLIP
 from burnish.distill.teachers.uir_lora import (
+    CONFIGS,
     DEGRADATIONS,
     LEAF_OF,
+    ROUTER_FILE,
     SD_TURBO_FILES,
     UNET_TARGETS,
     VAE_TARGETS,
     WORD_OF,
+    Base,
     UIRLoRA,
     build,
 )
+from burnish.distill.weights import load_teacher
 from burnish.runtime.errors import InputError
 from burnish.runtime.tree import LEAVES
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel
 
 
 @pytest.fixture
 def teacher() -> UIRLoRA:
     torch.manual_seed(0)
-    made = build("uir-lora", "tiny").eval()
+    made = build("tiny").eval()
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if ".lora_B." in name:  # adapters start as the identity
@@ -66,7 +75,7 @@ def layout(
 
 def test_a_fresh_tiny_model_reconstructs() -> None:
     image = picture(32, 32)
-    out = build("uir-lora", "tiny").restore(image, 1)[0].picture
+    out = build("tiny").restore(image, 1)[0].picture
     assert (out - image).abs().mean() < 0.02
 
 
@@ -106,7 +115,7 @@ def test_the_router_keeps_the_top_and_renormalises(teacher: UIRLoRA) -> None:
     routed = teacher.route(likelihoods)
     torch.testing.assert_close(routed[0, :3], torch.tensor([0.625, 0.375, 0.0]))
     torch.testing.assert_close(routed.sum(), torch.tensor(1.0))
-    teacher.top = 1
+    teacher.configure({"top": 1})
     torch.testing.assert_close(teacher.route(likelihoods)[0, 0], torch.tensor(1.0))
 
 
@@ -134,15 +143,15 @@ def test_blur_is_judged_without_resizing(teacher: UIRLoRA) -> None:
 
 
 @torch.no_grad()
-def test_set_weights_take_the_routers_place(teacher: UIRLoRA) -> None:
+def test_given_weights_take_the_routers_place(teacher: UIRLoRA) -> None:
     image = picture(16, 16)
-    teacher.set_weights({"rainy": 0.7, "snowy": 0.6})
+    teacher.configure({"weights": {"rainy": 0.7, "snowy": 0.6}})
     expected = teacher.one_step(image, weights(rainy=0.7, snowy=0.6).repeat(2, 1))[0].clamp(0, 1)
     torch.testing.assert_close(teacher.restore(image, 1)[0].picture, expected)
-    teacher.set_weights(None)
+    teacher.configure({"weights": {}})
     assert not torch.equal(teacher.restore(image, 1)[0].picture, expected)
     with pytest.raises(InputError, match=r"'foggy'.*blurry, hazy"):
-        teacher.set_weights({"foggy": 1.0})
+        teacher.configure({"weights": {"foggy": 1.0}})
 
 
 def test_rounds_estimate_the_leaves(teacher: UIRLoRA) -> None:
@@ -162,7 +171,7 @@ def test_a_file_without_a_degradation_is_the_whole_model(teacher: UIRLoRA, tmp_p
     image = picture(16, 16)
     torch.save(layout(teacher, "rainy"), tmp_path / "model.pkl")
     expected = teacher.one_step(image, weights(rainy=1).repeat(2, 1))[0]
-    fresh = build("uir-lora", "tiny").eval()
+    fresh = build("tiny").eval()
     for name, value in teacher.state_dict().items():  # the same base, other adapters
         if "lora_" not in name:
             fresh.state_dict()[name].copy_(value)
@@ -171,7 +180,7 @@ def test_a_file_without_a_degradation_is_the_whole_model(teacher: UIRLoRA, tmp_p
 
 
 def test_files_by_degradation_fill_their_own_adapters(teacher: UIRLoRA) -> None:
-    fresh = build("uir-lora", "tiny")
+    fresh = build("tiny")
     fresh.load_published({"rainy": layout(teacher, "hazy")})
     key = "encoder.conv_in.lora_B.{}.weight"
     torch.testing.assert_close(
@@ -198,9 +207,59 @@ def test_a_folder_without_sd_turbo_names_what_is_missing(teacher: UIRLoRA, tmp_p
     assert all(name in str(caught.value) for name in SD_TURBO_FILES[1:])
 
 
+def test_the_base_and_the_router_are_taken_from_a_folder(tmp_path: Path) -> None:
+    """A folder laid out as sd-turbo's, in miniature; the text is embedded once and kept."""
+    torch.manual_seed(0)
+    config = CONFIGS["tiny"]
+    vae, unet = AutoencoderKL(**config.vae), UNet2DConditionModel(**config.unet)
+    text = CLIPTextConfig(
+        vocab_size=3,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=4,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    vae.save_pretrained(tmp_path / "vae")
+    unet.save_pretrained(tmp_path / "unet")
+    CLIPTextModel(text).save_pretrained(tmp_path / "text_encoder")
+    schedule = DDPMScheduler(beta_start=config.betas[0], beta_end=config.betas[1], beta_schedule="scaled_linear")
+    schedule.save_pretrained(tmp_path / "scheduler")
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer/vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}')
+    (tmp_path / "tokenizer/merges.txt").write_text("#version: 0.2\n")
+    (tmp_path / "tokenizer/tokenizer_config.json").write_text('{"model_max_length": 4}')
+
+    router = DegradationCLIP("tiny")
+    fresh = UIRLoRA(
+        Base(AutoencoderKL(**config.vae), UNet2DConditionModel(**config.unet), schedule, torch.zeros(1, 4, 16)),
+        DegradationCLIP("tiny"),
+    )
+    with pytest.warns(UserWarning, match="router is untrained"):
+        fresh.load_base(tmp_path)
+    content = {f"module.{name}": value for name, value in router.state_dict().items()}
+    torch.save({"state_dict": content | {"module.visual.proj": torch.zeros(1)}}, tmp_path / ROUTER_FILE)
+    fresh.load_base(tmp_path)
+    conv = fresh.unet.conv_in.weight
+    torch.testing.assert_close(conv, unet.conv_in.weight)
+    torch.testing.assert_close(fresh.vae.encoder.conv_in.get_base_layer().weight, vae.encoder.conv_in.weight)
+    assert float(fresh.prompt.abs().sum()) > 0
+    torch.testing.assert_close(fresh.clip.visual_control.proj, router.visual_control.proj)
+    assert fresh.eval().restore(picture(16, 16), 1)[0].picture.shape == (2, 3, 16, 16)
+
+
+def test_a_checkpoint_without_its_base_is_refused(teacher: UIRLoRA, tmp_path: Path) -> None:
+    torch.save(layout(teacher, "rainy"), tmp_path / "model.pkl")
+    with pytest.raises(InputError, match="the folder of sd-turbo with --base"):
+        load_teacher(tmp_path / "model.pkl", "uir-lora")
+
+
 def test_the_published_model_has_sd_turbos_shape() -> None:
     with torch.device("meta"):
-        teacher = build("uir-lora", "published")
+        teacher = build("published")
     decoder, own = teacher.vae.decoder, {n for n, p in teacher.named_parameters() if p.requires_grad}
     skips = [getattr(decoder, f"skip_conv_{i}").get_base_layer().weight.shape[:2] for i in (1, 2, 3, 4)]
     assert skips == [(512, 512), (512, 256), (512, 128), (256, 128)]
@@ -213,6 +272,6 @@ def test_the_published_model_has_sd_turbos_shape() -> None:
     assert teacher.unet.mid_block.resnets[0].conv1.lora_A["rainy"].weight.shape == (8, 1280, 3, 3)
     assert decoder.conv_out.lora_A["rainy"].weight.shape == (4, 128, 3, 3)
     assert all("lora_" in n or "skip_conv_" in n for n in own if n.startswith(("vae.", "unet.")))
-    assert float(build("uir-lora", "tiny").signal) > 0.5
+    assert float(build("tiny").signal) > 0.5
     assert teacher.multiple == 8
     assert teacher.clip.width == 512

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
-from burnish.distill.data import Batch, DegradedPatches, Mixture, Photographs, list_pictures
-from burnish.distill.metrics import psnr
-from burnish.distill.recipe import Schedule
+from burnish.distill.data import Batch
+from burnish.distill.macs import count_macs
 from burnish.distill.teachers import unirestorer
+from burnish.distill.teachers.dehazeformer import DehazeFormer, DehazeFormerConfig, Mixer
 from burnish.distill.teachers.expert_tree import ExpertTree
-from burnish.distill.teachers.registry import create
 from burnish.distill.teachers.unirestorer import (
     PUBLISHED,
+    LocalMean,
     Route,
     SharedExperts,
     TreeObjective,
@@ -24,27 +25,25 @@ from burnish.distill.teachers.unirestorer import (
     fold_conv_lora,
     granularity_loss,
 )
-from burnish.distill.training import train
 from burnish.runtime.errors import InputError
 from burnish.runtime.tree import LEAVES
-from conftest import PHOTOS
-from safetensors.torch import load_file
+from spandrel.architectures.NAFNet import NAFNet
 from torch import Tensor, nn
 
-NOISE = Mixture(members=(0, 1), leaves={"noise": 1.0})
+LAYOUTS = Path(__file__).parent / "layouts"
 
 
 @pytest.fixture
 def tiny() -> UniRestorer:
     torch.manual_seed(0)
-    return build("unirestorer", "tiny")
+    return build("tiny")
 
 
 @pytest.fixture(scope="module")
 def published() -> UniRestorer:
     """As released, a billion parameters without memory."""
     with torch.device("meta"):
-        return build("unirestorer", "published")
+        return build("published")
 
 
 AXES = torch.eye(12)
@@ -189,7 +188,7 @@ def test_experts_and_embedding_of_the_paper_have_627_million_parameters(publishe
         return sum(parameter.numel() for parameter in module.parameters()) / 1e6
 
     with torch.device("meta"):
-        expert = unirestorer.BACKBONES["nafnet-32"]()
+        expert = NAFNet(width=32, enc_blk_nums=[2, 2, 4, 8], middle_blk_num=12, dec_blk_nums=[2, 2, 2, 2])
     assert millions(expert) == pytest.approx(29.16, abs=0.005)
     router = millions(published.mu) + millions(published.sigma)
     assert millions(published.daclip_model) + router + 13 * millions(expert) == pytest.approx(627.5, abs=0.5)
@@ -225,28 +224,70 @@ def test_a_published_checkpoint_loads() -> None:
         target.load_published({"params": content})
 
 
+def test_the_whole_released_checkpoint_loads(published: UniRestorer) -> None:
+    """Every key of the release, by its prefixes and the layouts of its experts; the spare expert of the third level too."""
+    content = {n.removeprefix("experts."): t for n, t in published.state_dict().items() if not n.startswith("tree.")}
+    haze = json.loads((LAYOUTS / "dehazeformer.json").read_text())
+    for node in ("l1_experts.4", "l2_experts.17", "l2_experts.18"):
+        own = {name.removeprefix(f"{node}.") for name in content if name.startswith(f"{node}.")}
+        assert own == haze.keys(), node
+    spare = {n.replace("l2_experts.21.", "l2_experts.22."): t for n, t in content.items() if "l2_experts.21." in n}
+    published.load_published({"params": content | spare})
+    del content["l1_experts.4.layer1.blocks.15.attn.QK.weight"]
+    with pytest.raises(InputError, match=r"1 keys missing, first experts\.l1_experts\.4\.layer1"):
+        published.load_published({"params": content})
+
+
 def test_folding_leaves_plain_weights_alone() -> None:
     weight = torch.rand(2, 3)
     assert fold_conv_lora({"a.weight": weight})["a.weight"] is weight
 
 
-def test_a_tiny_one_learns_a_tree_and_improves_photographs(tmp_path: Path) -> None:
+def test_dehazeformer_has_its_published_layout_and_size() -> None:
+    """25.44 M parameters and 279.7 G multiply-adds were published for DehazeFormer-L."""
+    layout: dict[str, list[int]] = json.loads((LAYOUTS / "dehazeformer.json").read_text())
+    with torch.device("meta"):
+        network = DehazeFormer(DehazeFormerConfig())
+        assert {name: list(value.shape) for name, value in network.state_dict().items()} == layout
+        assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(25.44, abs=0.02)
+        assert count_macs(lambda: network(torch.zeros(1, 3, 256, 256))) / 1e9 == pytest.approx(279.7, rel=0.01)
+
+
+@pytest.mark.parametrize("shift", [0, 4])
+@pytest.mark.parametrize("sides", [(16, 24), (12, 20)])
+def test_windows_attend_within_themselves(shift: int, sides: tuple[int, int]) -> None:
+    """Against the sum written out: every query, its window, the bias of their distance."""
     torch.manual_seed(0)
-    teacher = create("unirestorer", "tiny")
-    assert isinstance(teacher, UniRestorer)
-    schedule = Schedule(steps=150, batch=4, patch=48, workers=0, warmup=10, ema=0.9, learning_rate=2e-3)
-    photographs = Photographs(PHOTOS / "train", NOISE, 48, 0)
-    weights = train(teacher.objective(), schedule, photographs, tmp_path, lambda _: None)
-    teacher.load_state_dict(load_file(weights))
-    teacher.eval()
-    patches = DegradedPatches(list_pictures(PHOTOS / "eval"), NOISE, 96, 24, seed=5)
-    samples = [patches[i] for i in range(24)]
-    clean, degraded = torch.stack([s.clean for s in samples]), torch.stack([s.degraded for s in samples])
-    (first,) = teacher.restore(degraded, 1)
-    before, after = psnr(degraded, clean).mean(), psnr(first.picture, clean).mean()
-    assert after > before + 1, f"{before:.2f} → {after:.2f} dB"
-    assert teacher.tree.grown
-    assert first.features is not None
-    assert first.features.shape == (24, teacher.feature_width, 1, 1)
-    assert first.degradation is not None
-    assert first.degradation.shape == (24, len(LEAVES))
+    mixer = Mixer(dim=6, heads=2, window=8, shift=shift, attends=True)
+    x = torch.randn(1, 6, *sides)
+    attended = mixer._attend(x, mixer.V(x))[0]
+    before = [shift, shift]
+    after = [(-side - shift) % 8 for side in sides]
+    pad = (before[1], after[1], before[0], after[0])
+    query, key, value = nn.functional.pad(torch.cat([mixer.QK(x), mixer.V(x)], 1), pad, mode="reflect")[0].chunk(3)
+    for row, column in ((0, 0), (5, 11), (sides[0] - 1, sides[1] - 1)):
+        y, z = row + shift, column + shift
+        top, left = y // 8 * 8, z // 8 * 8
+        for head in range(2):
+            part = slice(3 * head, 3 * head + 3)
+            places = [(i, j) for i in range(top, top + 8) for j in range(left, left + 8)]
+            apart = torch.tensor([[float(y - i), float(z - j)] for i, j in places])
+            bias = mixer.attn.meta(apart.sign() * (1 + apart.abs()).log())[:, head]
+            scores = torch.stack([query[part, y, z] @ key[part, i, j] for i, j in places]) / 3**0.5 + bias
+            expected = sum(w * value[part, i, j] for w, (i, j) in zip(scores.softmax(0), places, strict=True))
+            torch.testing.assert_close(attended[part, row, column], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nafnets_of_the_release_pool_as_widely_as_in_training() -> None:
+    """Windows of 1.5 times the training patch, moved inwards at borders; smaller maps are averaged whole."""
+    x = torch.rand(1, 2, 13, 9)
+    torch.testing.assert_close(LocalMean(13)(x), x.mean((2, 3), keepdim=True))
+    pooled = LocalMean(5)(x)
+    assert pooled.shape == x.shape
+    torch.testing.assert_close(pooled[0, 0, 6, 4], x[0, 0, 4:9, 2:7].mean())
+    torch.testing.assert_close(pooled[0, 1, 0, 8], x[0, 1, :5, 4:].mean())
+    with torch.device("meta"):
+        network = unirestorer.BACKBONES["nafnet-local"]()
+    windows = [module.side for module in network.modules() if isinstance(module, LocalMean)]
+    assert windows == [384, 192, 96, *[48] * 28, 48, 96, 192, 384, 24]
+    assert not any(isinstance(module, nn.AdaptiveAvgPool2d) for module in network.modules())

@@ -157,12 +157,66 @@ SIPL: Layout = {
     **under("cross_p3", cross(96, 4)),
 }
 
+
+def conv(inputs: int, outputs: int, kernel: int) -> Layout:
+    return {"weight": [outputs, inputs, kernel, kernel], "bias": [outputs]}
+
+
+def dehaze_block(dim: int, heads: int, expansion: int, attends: bool) -> Layout:
+    layout = {**under("attn.conv.0", conv(dim, dim, 3)), **under("attn.conv.2", conv(dim, dim, 3))}
+    if attends:
+        layout |= {
+            "norm1.weight": [1, dim, 1, 1],
+            "norm1.bias": [1, dim, 1, 1],
+            **under("norm1.meta1", conv(1, dim, 1)),
+            **under("norm1.meta2", conv(1, dim, 1)),
+            **under("attn.V", conv(dim, dim, 1)),
+            **under("attn.proj", conv(dim, dim, 1)),
+            **under("attn.QK", conv(dim, 2 * dim, 1)),
+            "attn.attn.relative_positions": [64, 64, 2],
+            "attn.attn.meta.0.weight": [256, 2],
+            "attn.attn.meta.0.bias": [256],
+            "attn.attn.meta.2.weight": [heads, 256],
+            "attn.attn.meta.2.bias": [heads],
+        }
+    return {
+        **layout,
+        **under("mlp.mlp.0", conv(dim, dim * expansion, 1)),
+        **under("mlp.mlp.2", conv(dim * expansion, dim, 1)),
+    }
+
+
+def dehazeformer() -> Layout:
+    """DehazeFormer-L; of 16, 16 and 16 encoder blocks the last 4, 8 and 12 attend."""
+    stages = ((48, 2, 2, 12, 4), (96, 4, 4, 8, 8), (192, 6, 4, 4, 12), (96, 1, 2, 12, 0), (48, 1, 2, 12, 0))
+    layout: Layout = {}
+    for number, (dim, heads, expansion, convolving, attending) in enumerate(stages, 1):
+        for index in range(convolving + attending):
+            layout |= under(f"layer{number}.blocks.{index}", dehaze_block(dim, heads, expansion, index >= convolving))
+    return {
+        **layout,
+        **under("patch_embed.proj", conv(3, 48, 3)),
+        **under("patch_merge1.proj", conv(48, 96, 2)),
+        **under("patch_merge2.proj", conv(96, 192, 2)),
+        **under("skip1", conv(48, 48, 1)),
+        **under("skip2", conv(96, 96, 1)),
+        **under("patch_split1.proj.0", conv(192, 384, 1)),
+        **under("patch_split2.proj.0", conv(96, 192, 1)),
+        **under("patch_unembed.proj.0", conv(48, 4, 3)),
+        "fusion1.mlp.0.weight": [12, 96, 1, 1],
+        "fusion1.mlp.2.weight": [192, 12, 1, 1],
+        "fusion2.mlp.0.weight": [6, 48, 1, 1],
+        "fusion2.mlp.2.weight": [96, 6, 1, 1],
+    }
+
+
 if __name__ == "__main__":
     layouts = {
         "promptir": {**promptir(), **UNUSED_IN_PROMPTIR},
         "adair": adair(),
         "sipl-promptir": {**promptir(), **SIPL},
         "sipl-adair": {**adair(), **SIPL},
+        "dehazeformer": dehazeformer(),
     }
     for name, layout in layouts.items():
         lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(shape)}" for key, shape in sorted(layout.items()))

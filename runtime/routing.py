@@ -4,8 +4,9 @@ Leaves are independent (a clean picture opens no gate, a mixture several). Confi
 splits each belief between the leaf, c·p(leaf), and its parent, (1 − c)·max p(leaves): uncertain estimates fall back to
 the coarser expert (UniRestorer, section 3.3). All but the `top` largest gates become 0 (UIR-LoRA, equation 5).
 
-Of a picture of many tiles, haze and low light are judged by a look at the whole picture made small, so that neighbours
-agree; what shrinking hides (blur, noise, rain, JPEG: UIR-LoRA judges blur on crops) by the tile itself, which is not resized.
+Of a picture of many tiles, haze and low light are judged by a look at the whole picture made small too, so that neighbours
+agree on what is all over it, and by the tile, where it is not; what shrinking hides (blur, noise, rain, JPEG: UIR-LoRA judges
+blur on crops) by the tile alone, which is not resized.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Routing(BaseModel):
     )
     softness: float = Field(default=0.7, gt=0, description="s")
     top: int = Field(default=4, gt=0, description="K: gates kept")
-    whole: tuple[str, ...] = Field(default=("haze", "low_light"), description="leaves judged by the whole picture")
+    whole: tuple[str, ...] = Field(default=("haze", "low_light"), description="leaves judged by the whole picture too")
 
     @cached_property
     def leaves(self) -> tuple[str, ...]:
@@ -66,9 +67,11 @@ def route(routing: Routing, granularity: float, logits: Sequence[float]) -> Gate
 
 
 def agreed_logits(routing: Routing, look: Sequence[float], tile: Sequence[float]) -> tuple[float, ...]:
-    """A tile's degradation logits, those of `routing.whole` taken from the look at the whole picture."""
-    pairs = zip(routing.leaves, look, tile, strict=True)
-    return tuple(of_look if leaf in routing.whole else of_tile for leaf, of_look, of_tile in pairs)
+    """A tile's degradation logits: of the leaves in `routing.whole` the larger of its own and the look's; NaN loses."""
+    return tuple(
+        of_look if leaf in routing.whole and (of_look > of_tile or math.isnan(of_tile)) else of_tile
+        for leaf, of_look, of_tile in zip(routing.leaves, look, tile, strict=True)
+    )
 
 
 def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:

@@ -183,9 +183,14 @@ def routing() -> dict[str, list[Case]]:
         case("NaN granularity is no confidence", None, logits(rain=6.0)),
         case("all NaN opens nothing", None, logits(**dict.fromkeys(leaves))),
         case(
-            "haze and low light come from the look", -9, logits(haze=-6.0, rain=4.0), look=logits(haze=5.0, rain=-6.0)
+            "haze comes from the look, rain from the tile",
+            -9,
+            logits(haze=-6.0, rain=4.0),
+            look=logits(haze=5.0, rain=-6.0),
         ),
-        case("the look clears what a tile alone suspects", -9, logits(low_light=5.0), look=logits()),
+        case("a tile may see what the look does not", -9, logits(low_light=5.0), look=logits()),
+        case("haze of the look where the tile's is NaN", -9, logits(haze=None), look=logits(haze=2.0)),
+        case("haze of the tile where the look's is NaN", -9, logits(haze=2.0), look=logits(haze=None)),
         case("blur comes from the tile though the look is sharp", -9, logits(blur=4.0), look=logits()),
         {"name": "another tree, one gate", "routing": small, "granularity": -1.0, "logits": [2.0, 1.9]},
         {

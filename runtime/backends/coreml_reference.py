@@ -1,7 +1,7 @@
 """Core ML's programs evaluated on any machine with torch: the very bytes that ship, slowly. Needs `burnish[export]`.
 
-Chosen only by name. torch does the arithmetic: whoever writes a package has it, and its convolutions are what makes
-validating a folder of photographs a matter of minutes.
+Chosen only by name. torch does the arithmetic: whoever writes a package has it, its tensors without content check all shapes
+before anything is allocated, and its convolutions take half the time of numpy's.
 """
 
 from __future__ import annotations

@@ -57,7 +57,8 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<doub
   std::vector<double> logits = tile;
   const auto leaves = routing.leaves();
   for (std::size_t i = 0; i < leaves.size(); ++i) {
-    if (routing.whole.count(leaves[i]) != 0) logits.at(i) = look.at(i);
+    const bool larger = look.at(i) > tile.at(i) || std::isnan(tile.at(i));
+    if (routing.whole.count(leaves[i]) != 0 && larger) logits.at(i) = look.at(i);
   }
   return logits;
 }

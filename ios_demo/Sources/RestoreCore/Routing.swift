@@ -75,9 +75,11 @@ public struct Routing: Equatable, Sendable {
     return zip(experts, weights.indices).map { Gate(expert: $0, weight: kept.contains($1) ? weights[$1] : 0) }
   }
 
-  /// A tile's degradation logits, those of `whole` taken from the look at the whole picture.
+  /// A tile's degradation logits: of the leaves in `whole` the larger of its own and the look's; NaN loses.
   public func agreedLogits(look: [Double], tile: [Double]) -> [Double] {
-    leaves.indices.map { whole.contains(leaves[$0]) ? look[$0] : tile[$0] }
+    leaves.indices.map {
+      whole.contains(leaves[$0]) && (look[$0] > tile[$0] || tile[$0].isNaN) ? look[$0] : tile[$0]
+    }
   }
 
   /// Gates a caller states himself: expert → weight in [0, 1]; the others are 0. Throws `RestoreError.input`.

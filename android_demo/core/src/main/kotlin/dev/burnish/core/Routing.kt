@@ -12,7 +12,7 @@ typealias Gates = Map<String, Double>
  * @param threshold τ: the granularity (log-variance) at which leaf and parent share equally
  * @param softness s
  * @param top K: gates kept
- * @param whole leaves that a look at the whole picture judges
+ * @param whole leaves that a look at the whole picture judges too
  */
 data class Routing(
     val tree: Map<String, List<String>>,
@@ -52,9 +52,12 @@ fun route(routing: Routing, granularity: Double, logits: List<Double>): Gates {
     return gates.mapValues { (name, gate) -> if (name in kept) gate else 0.0 }
 }
 
-/** A tile's degradation logits, those of [Routing.whole] taken from the look at the whole picture. */
+/** A tile's degradation logits: of the leaves in [Routing.whole] the larger of its own and the look's; NaN loses. */
 fun agreedLogits(routing: Routing, look: List<Double>, tile: List<Double>): List<Double> =
-    routing.leaves.indices.map { if (routing.leaves[it] in routing.whole) look[it] else tile[it] }
+    routing.leaves.indices.map {
+        val seen = look[it]
+        if (routing.leaves[it] in routing.whole && (seen > tile[it] || tile[it].isNaN())) seen else tile[it]
+    }
 
 /** Gates a caller states: expert → weight in [0, 1]; the others are 0. Throws [InputException]. */
 fun givenGates(routing: Routing, degradations: Map<String, Double>): Gates {

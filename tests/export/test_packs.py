@@ -98,11 +98,14 @@ def test_int8_packs_restore_what_their_students_restore(path: Path, other: Stude
 
 def test_the_restorer_takes_a_pack_by_name(path: Path, photo: NDArray[np.float32]) -> None:
     picture = np.round(photo[100:164, 90:154] * 255).astype(np.uint8)
-    pictures = [
-        Restorer.load(path, program=FP32, experts=experts, threads=1, warm_up=False).restore(picture, max_iterations=1)
+    results = [
+        Restorer.load(path, program=FP32, experts=experts, threads=1, warm_up=False).restore(
+            picture, max_iterations=1, degradations={"rain": 1.0}, keep_steps=True
+        )
         for experts in (None, "night")
     ]
-    assert (pictures[0].pixels != pictures[1].pixels).any()
+    own, exchanged = (result.steps_rgb[1] for result in results)
+    assert np.abs(own - exchanged).max() > 0.01
     assert Restorer.load(path, experts="night", threads=1, warm_up=False).program.name in (FP32, INT8)
 
 

@@ -189,7 +189,8 @@ class _DeviceRun:
                     end = device.state()
                     rows += [self._row(bench, p, plan, blocks[p.name], start, end) for p in programs]
                     self._waited_s = 0.0
-                rows = [self._examined(bench, row) for row in rows]
+                examined = {program.name: self._examined(bench, program) for program in programs}
+                rows = [row.model_copy(update=dict(examined[row.program])) for row in rows]
             return DevicePerf(device=self._spec, identity=bench.identity, programs=tuple(rows))
         finally:
             device.close()
@@ -286,16 +287,15 @@ class _DeviceRun:
             digest=measured[0].digest,
         )
 
-    def _examined(self, bench: Bench, row: ProgramPerf) -> ProgramPerf:
-        """The row with its operations, kernels and accuracy; they do not depend on the number of threads."""
-        self._say(f"{row.program}: outputs and kernels")
-        program = self._bundle.program(row.program)
-        key = f"{self._spec} {bench.identity.model_dump_json()} {row.program} examined"
+    def _examined(self, bench: Bench, program: Program) -> _Examination:
+        """Operations, kernels and accuracy of a program; they do not depend on the number of threads."""
+        self._say(f"{program.name}: outputs and kernels")
+        key = f"{self._spec} {bench.identity.model_dump_json()} {program.name} examined"
         found = self._unfinished.read(key, _Examination)
         if found is None:
             found = self._examine(bench, program)
             self._unfinished.write(key, found)
-        return row.model_copy(update=dict(found))
+        return found
 
     def _examine(self, bench: Bench, program: Program) -> _Examination:
         native = program.target in NATIVE_TARGETS

@@ -38,7 +38,10 @@ class AdbDevice(Device):
     def _transfer(self, verb: str, source: str, target: str) -> None:
         result = run_local(self.spec, [*self._command, verb, "--", source, target], TRANSFER_S)
         if result.status:
-            raise DeviceError(f"{self.spec}: cannot {verb} {Path(source).name}: {result.reason}")
+            lines = f"{result.stderr}\n{result.stdout}".splitlines()
+            # adb goes on after a failure to count the files; what matters is said before.
+            reason = next((line.strip() for line in lines if line.startswith(_ADB_FAILED)), result.reason)
+            raise DeviceError(f"{self.spec}: cannot {verb} {Path(source).name}: {reason}")
 
     def run(self, arguments: Sequence[str], timeout_s: float = 30.0) -> Result:
         # adb joins its arguments to one line of shell: each is quoted, so that names stay names.

@@ -170,7 +170,7 @@ def running_sshd(folder: Path) -> Iterator[Sshd]:
     (folder / "config").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {host_key}\nPidFile none\nAuthorizedKeysFile {folder}/authorized\n"
         f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\nPermitRootLogin yes\n"
-        f"Subsystem sftp internal-sftp\nSetEnv PATH={path} OMP_NUM_THREADS=1\n"
+        f"Subsystem sftp internal-sftp\nSetEnv PATH={path} HOME={home} OMP_NUM_THREADS=1\n"
     )
     before = os.environ.get("HOME")
     os.environ["HOME"] = str(home)

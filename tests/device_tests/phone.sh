@@ -46,7 +46,7 @@ chroot=$(command -v chroot)
   export ADBD_PORT=5555 QEMU_CPU="$cpu"
   export LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu:/usr/lib/x86_64-linux-gnu/android
   while :; do
-    [ -e "$root.unplugged" ] || PATH=/bin "$chroot" "$root" /usr/sbin/adbd
+    [ -e "$root.unplugged" ] || PATH=/bin "$chroot" "$root" /usr/sbin/adbd || true
     sleep 0.2
   done
 ) >"$root.adbd.log" 2>&1 &

@@ -3,10 +3,10 @@
     python benchmarks/tiles.py guided [PHOTOS] [--seeds 2]
     python benchmarks/tiles.py borders [PHOTOS] [--side 1024]
 
-guided: pictures enlarged to 1536 pixels whose degradation varies over the frame (three of: snow with haze, rain with haze, noise,
-low light, haze, nothing). Quality-guided tiles against as many iterations of every tile, at equal time, and the time after which
-they reach what n iterations of every tile reach. Time is counted in the steps that ran, an encode and a refine at what each takes
-here, so that a busy machine favours neither.
+guided: pictures enlarged to 1536 pixels whose degradation varies over the frame (three of: snow with haze, rain with haze,
+noise, low light, haze, nothing). Quality-guided tiles against as many iterations of every tile, at equal time, and the time
+after which they reach what n iterations of every tile reach. Time is counted in the steps that ran, an encode and a refine at
+what each takes here, so that a busy machine favours neither.
 
 borders: haze and low light, tiled by the runtime against the whole frame through the full-precision student (needs torch). PSNR
 of both, and what a border adds: the difference of 8-pixel bands on both sides of where a tile begins or ends, averaged over 64

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..distill.student import Student
 from ..distill.weights import load_student
 from ..runtime.errors import InputError
+from ..runtime.files import replace
 
 EXPERT_LAYERS = ("lora_a", "lora_b")
 
@@ -44,7 +45,8 @@ def read_packs(student: Student, given: list[str]) -> dict[str, Student]:
 
 def write_pack(student: Student, path: Path) -> None:
     """The experts in full precision."""
-    save_file({name: value.contiguous() for name, value in expert_tensors(student).items()}, path)
+    tensors = {name: value.contiguous() for name, value in expert_tensors(student).items()}
+    replace(path, lambda beside: save_file(tensors, beside))
 
 
 def in_scale(pack: Student, student: Student, equalised: Student) -> Student:

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from ..runtime.backends import Session
+from ..runtime.files import replace
 from ..runtime.selftest import Inputs, answer
 from .context import Context
 
@@ -39,17 +40,16 @@ def _eight_bits(picture: Tensor) -> np.ndarray:
 def write_inputs(given: Inputs, path: Path) -> None:
     """Pictures as uint8, gates as float32."""
     pictures = {name: np.round(getattr(given, name) * 255).astype(np.uint8) for name in ("image", "current")}
-    save_file(pictures | {"gates": np.ascontiguousarray(given.gates, np.float32)}, path)
+    gates = np.ascontiguousarray(given.gates, np.float32)
+    replace(path, lambda beside: save_file(pictures | {"gates": gates}, beside))
 
 
 def write_expected(session: Session, given: Inputs, path: Path) -> None:
     """A program's answer: the picture as uint16, quality and assessment as float32."""
     restored, quality, assessment = answer(session, given)
-    save_file(
-        {
-            "restored": np.round(np.clip(restored, 0, 1) * 65535).astype(np.uint16),
-            "quality": np.array([quality], np.float32),
-            "assessment": assessment,
-        },
-        path,
-    )
+    tensors = {
+        "restored": np.round(np.clip(restored, 0, 1) * 65535).astype(np.uint16),
+        "quality": np.array([quality], np.float32),
+        "assessment": assessment,
+    }
+    replace(path, lambda beside: save_file(tensors, beside))

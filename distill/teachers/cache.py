@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from pydantic import Field
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -33,6 +33,7 @@ from .protocol import Teacher
 
 MANIFEST = "cache.json"
 SHARD = 64  # samples a file
+OPEN = 256  # files that a reader keeps open
 
 
 class Manifest(Frozen):
@@ -186,7 +187,17 @@ class CachedSamples(Dataset[Batch]):
         if epoch != self._epoch:
             self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
         number, row = divmod(int(self._order[place]), SHARD)
-        shard = self._open.setdefault(number, safe_open(_shard(self.folder, number), "pt"))
+        if number not in self._open:
+            if len(self._open) == OPEN:
+                self._open.pop(next(iter(self._open)))
+            path = _shard(self.folder, number)
+            try:
+                self._open[number] = safe_open(path, "pt")
+            except (SafetensorError, OSError):
+                raise InputError(
+                    f"{path} is damaged; delete it and run the same `burnish teacher cache` again"
+                ) from None
+        shard = self._open[number]
 
         def read(name: str) -> Tensor:
             return shard.get_slice(name)[row]

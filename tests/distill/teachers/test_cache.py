@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,15 @@ def test_samples_are_what_the_teacher_saw_and_did(teacher: Teacher, cache: Path)
         assert (sample.rounds[turn] - step.picture[0]).abs().max() <= 0.5 / 255 + 1e-6
         assert step.features is not None
         torch.testing.assert_close(sample.features[turn], step.features[0], rtol=5e-3, atol=5e-3)
+
+
+def test_a_damaged_shard_is_named(cache: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(cache, damaged)
+    for shard in damaged.glob("shard-*"):
+        shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"shard-0000\d\.safetensors is damaged; delete it"):
+        CachedTrajectories(damaged, 32, 0).samples(0, 1)[0]
 
 
 def test_a_student_learns_from_a_cache(cache: Path, teacher: Teacher, tmp_path: Path) -> None:

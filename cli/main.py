@@ -196,6 +196,9 @@ def validate(
     min_same_stop: Annotated[float | None, typer.Option(min=0, max=1, help="share that stops alike (0.9)")] = None,
     keep_slow: Annotated[bool, typer.Option(help="let int8 pass that was measured not to be faster")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="processes, of about 1 GB each")] = 1,
+    device: Annotated[
+        str | None, typer.Option(help="run programs there too: adb:SERIAL, ssh:USER@HOST, arm:CORE or ios:UDID")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Measure every program against the full-precision student; exit status 1 when the gate fails."""
@@ -220,6 +223,7 @@ def validate(
         gate=Gate.model_validate({name: limit for name, limit in given.items() if limit is not None}),
         keep_slow=keep_slow,
         jobs=jobs,
+        device=device,
     )
     result, passed = validate_command(bundle, plan, report, console)
     _print(result, as_json, result["summary"])

@@ -14,6 +14,7 @@ from ..runtime.errors import BackendError, BundleError
 from ..runtime.restorer import Restorer
 from .eager import EagerSession
 from .numerics import Run
+from .on_device import DevicePrograms
 from .pairs import Pair
 from .protocol import Condition
 from .samples import Sample, detail, whole
@@ -32,19 +33,37 @@ class Result(NamedTuple):
 class Candidates:
     """Everything that is compared, loaded."""
 
-    def __init__(self, student: Restorer, programs: Mapping[str, Restorer], teacher: Teacher | None) -> None:
-        self._student, self._programs, self._teacher = student, programs, teacher
+    def __init__(
+        self,
+        student: Restorer,
+        programs: Mapping[str, Restorer],
+        teacher: Teacher | None,
+        device: DevicePrograms | None = None,
+    ) -> None:
+        self._student, self._programs, self._teacher, self._device = student, programs, teacher, device
+        self._there = [] if device is None else device.runnable(list(programs))
 
     @classmethod
-    def load(cls, bundle: Bundle, programs: Sequence[str], teacher: Path | None, threads: int) -> Candidates:
-        """Load the student, the named programs and a teacher. Raises BackendError, BundleError, InputError."""
+    def load(
+        cls, bundle: Bundle, programs: Sequence[str], teacher: Path | None, threads: int, device: str | None = None
+    ) -> Candidates:
+        """Load the student, the named programs, here and on a device, and a teacher.
+
+        Raises BackendError, BundleError, DeviceError, InputError.
+        """
         session = EagerSession(load_student(bundle.file(bundle.manifest.weights)))
         student = Restorer(bundle, Program(target="student", precision="fp32", files=()), "eager", session)
         loaded: dict[str, Restorer] = {}
         for name in programs:
             backend, program = backends.choose(bundle, "auto", name)
             loaded[name] = Restorer(bundle, program, backend, backends.load(bundle, backend, program, threads))
-        return cls(student, loaded, None if teacher is None else load_teacher(teacher))
+        there = None if device is None else DevicePrograms(bundle, device)
+        return cls(student, loaded, None if teacher is None else load_teacher(teacher), there)
+
+    def close(self) -> None:
+        """Let go of the device."""
+        if self._device is not None:
+            self._device.close()
 
     def measure(self, condition: Condition, pair: Pair, iterations: int, show: bool) -> Result:
         """Run and score all of them; `show`: keep the whole picture, of the first int8 program."""
@@ -64,6 +83,9 @@ class Candidates:
             details.append(detail(scorer, run, trajectory, baseline))
             if show and name == wanted:
                 shown = whole(scorer, run, trajectory, baseline)
+        if self._device is not None:
+            for name in self._there:
+                runs.append(scorer.score(self._device.run(name, pair.degraded, iterations), name, self._device.spec))
         return Result(tuple(runs), tuple(details), shown)
 
 

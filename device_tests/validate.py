@@ -43,6 +43,7 @@ class Plan(Frozen):
         default=False, description="let int8 pass that is not faster than float where both were timed"
     )
     jobs: int = Field(default=1, gt=0, description="processes; each loads every candidate")
+    device: str | None = Field(default=None, description="programs run there too; one process")
 
 
 class Validation(Frozen):
@@ -57,7 +58,7 @@ def measure(bundle: Bundle, plan: Plan, report: Path, progress: Progress) -> Val
     """Run every candidate on every pair for a fixed number of iterations, compare and judge.
 
     Finished conditions are kept below `report` until `write_report` has written there; a killed measurement goes on with
-    the others. Raises InputError, BundleError, BackendError.
+    the others. Raises InputError, BundleError, BackendError, DeviceError.
     """
     protocol = load_protocol()
     source = find_pairs(plan.data, plan.conditions, plan.pictures, protocol)
@@ -68,6 +69,7 @@ def measure(bundle: Bundle, plan: Plan, report: Path, progress: Progress) -> Val
         "programs": programs,
         "iterations": plan.iterations,
         "pictures": [path.name for path in source.files],
+        "device": plan.device,
     }
     parts = Parts(report, depends, [*source.files, *([plan.teacher] if plan.teacher else [])])
     found = {pairs.condition.name: parts.read(pairs.condition.name) for pairs in source.sets}
@@ -75,14 +77,20 @@ def measure(bundle: Bundle, plan: Plan, report: Path, progress: Progress) -> Val
     missing = [pairs for pairs in source.sets if found[pairs.condition.name] is None]
     done = total - sum(len(pairs.clean) for pairs in missing)
     if missing:
-        load = Load(bundle=bundle.path, programs=tuple(programs), teacher=plan.teacher, iterations=plan.iterations)
+        load = Load(
+            bundle=bundle.path,
+            programs=tuple(programs),
+            teacher=plan.teacher,
+            iterations=plan.iterations,
+            device=plan.device,
+        )
         progress(done, total, "loading")
         tasks = [
             Task(pairs, index, index == 0 and (pairs.condition.name in SHOWN or bool(pairs.given)))
             for pairs in missing
             for index in range(len(pairs.clean))
         ]
-        with measuring(load, plan.jobs) as run:
+        with measuring(load, 1 if plan.device else plan.jobs) as run:
             results = iter(run(tasks))
             for pairs in missing:
                 name = pairs.condition.name

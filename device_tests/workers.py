@@ -26,6 +26,7 @@ class Load(Frozen):
     programs: tuple[str, ...]
     teacher: Path | None
     iterations: int
+    device: str | None = None
 
 
 class Task(NamedTuple):
@@ -41,7 +42,10 @@ def measuring(load: Load, processes: int) -> Generator[Callable[[Sequence[Task]]
     """Yields what measures tasks, in their order, in this process or in `processes` others. Raises BackendError."""
     if processes == 1:
         worker = _Worker(load, threads=available_cores())
-        yield lambda tasks: map(worker.measure, tasks)
+        try:
+            yield lambda tasks: map(worker.measure, tasks)
+        finally:
+            worker.close()
         return
     # Not forked: the libraries' thread pools do not survive that.
     with ProcessPoolExecutor(processes, get_context("spawn"), _start, (load,)) as pool:
@@ -70,9 +74,16 @@ class _Worker:
     def measure(self, task: Task) -> Result:
         load = self._load
         if self._candidates is None:
-            self._candidates = Candidates.load(Bundle.open(load.bundle), load.programs, load.teacher, self._threads)
+            self._candidates = Candidates.load(
+                Bundle.open(load.bundle), load.programs, load.teacher, self._threads, load.device
+            )
         pair = task.pairs.read(task.at)
         return self._candidates.measure(task.pairs.condition, pair, load.iterations, task.show)
+
+    def close(self) -> None:
+        """Let go of what was loaded."""
+        if self._candidates is not None:
+            self._candidates.close()
 
 
 # Where a pool's initialiser leaves what its tasks need; one a process.

@@ -64,12 +64,21 @@ def wide(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def pictures() -> list[Picture]:
     side = Bundle.open(EMBEDDED).manifest.tile
     return [
-        Picture("tile", photo(40, 60, side, side), {"max_iterations": 3} | TIMELESS),
-        Picture("hazy", photo(40, 60, side, side, "haze"), {"max_iterations": 4}),
+        Picture("tile", photo(40, 60, side, side), {"max_iterations": 3, "rollback": True} | TIMELESS),
+        Picture("hazy", photo(40, 60, side, side, "haze"), {"max_iterations": 4, "rollback": True}),
         Picture("dark", photo(10, 200, side, side, "dark"), {"max_iterations": 3, "rollback": False} | TIMELESS),
-        Picture("clean", photo(40, 60, side, side, "clean"), {"min_quality": 0.0, "min_iterations": 1}),
-        Picture("small", photo(100, 200, 93, 61), {"max_iterations": 2} | TIMELESS),
-        Picture("given", photo(40, 60, side, side), {"max_iterations": 2} | TIMELESS, {"noise": 0.8, "detail": 0.3}),
+        Picture(
+            "clean",
+            photo(40, 60, side, side, "clean"),
+            {"min_quality": 0.0, "min_iterations": 1, "rollback": True},
+        ),
+        Picture("small", photo(100, 200, 93, 61), {"max_iterations": 2, "rollback": False} | TIMELESS),
+        Picture(
+            "given",
+            photo(40, 60, side, side),
+            {"max_iterations": 2, "rollback": True} | TIMELESS,
+            {"noise": 0.8, "detail": 0.3},
+        ),
         Picture(
             "large",
             wide(photo(0, 0, 480, 500, "haze")),

@@ -43,7 +43,7 @@ NOISE = Mixture(members=(0.0, 1.0), leaves={"noise": 1})
 TRAINED = {
     "promptir": (200, 1e-2, 8, 48, NOISE),
     "sipl-promptir": (300, 1e-2, 8, 48, NOISE),
-    "uir-lora": (60, 4e-3, 8, 64, NOISE),
+    "uir-lora": (120, 8e-3, 8, 48, NOISE),
     "unirestorer": (150, 2e-3, 4, 48, NOISE),
     "rar": (100, 2e-3, 8, 64, NOISE),
 }
@@ -129,12 +129,13 @@ def test_training_restores(learned: Learned) -> None:
 def test_a_student_distilled_from_its_cache_restores(learned: Learned, tmp_path: Path) -> None:
     """The truth has no part in it: what the student learned it can have from the teacher alone."""
     teacher, mixture, clean, degraded = learned
+    rounds = teacher.card.published_rounds or 2
     manifest = Manifest(
         teacher=origin(teacher.name, teacher.card),
         weights=None,
         weights_sha256=digest(teacher),
         settings=teacher.settings.model_dump(),
-        rounds=2,
+        rounds=rounds,
         feature_width=teacher.feature_width,
         samples=128,
         patch=48,
@@ -144,21 +145,21 @@ def test_a_student_distilled_from_its_cache_restores(learned: Learned, tmp_path:
         data_sha256=fingerprint(PHOTOS / "train"),
     )
     begin_cache(manifest, tmp_path / "cache")
-    producer = TeacherProducer(teacher, Photographs(PHOTOS / "train", mixture, 48, 1), 2, torch.device("cpu"))
+    producer = TeacherProducer(teacher, Photographs(PHOTOS / "train", mixture, 48, 1), rounds, torch.device("cpu"))
     write_cache(producer, manifest, tmp_path / "cache", launch(1), lambda *_: None)
 
     torch.manual_seed(0)
     student = Trained(Student(SIZES["nano"]))
-    untaught = float(psnr(refine(student, degraded, 2)[-1], clean).mean())
+    untaught = float(psnr(refine(student, degraded, rounds)[-1], clean).mean())
     objective = DistillationObjective(
         student.student.train(),
-        Weights(image=0.0, teacher=1.0, unroll=(0.5, 0.5)),
+        Weights(image=0.0, teacher=1.0, unroll=(1 / rounds,) * rounds),
         Routing(),
         feature_width=teacher.feature_width,
     )
-    schedule = Schedule(steps=200, batch=8, patch=48, workers=0, warmup=10, ema=0.9, learning_rate=2e-3)
+    schedule = Schedule(steps=400, batch=8, patch=48, workers=0, warmup=10, ema=0.9, learning_rate=2e-3)
     weights = train(objective, schedule, CachedTrajectories(tmp_path / "cache", 48, 0), tmp_path, lambda _: None)
     student.student.load_state_dict(load_file(weights))
-    taught = float(psnr(refine(student, degraded, 2)[-1], clean).mean())
+    taught = float(psnr(refine(student, degraded, rounds)[-1], clean).mean())
     before = float(psnr(degraded, clean).mean())
     assert taught > max(before, untaught) + 1.0, f"{before:.2f}, {untaught:.2f} → {taught:.2f} dB"

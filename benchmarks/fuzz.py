@@ -2,9 +2,9 @@
 
     python benchmarks/fuzz.py [--cases 20000] [--seed 0]
 
-Half of the cases are picture files of every format, cut, flipped, spliced, grown, with lying sizes; they are read, and restored
-where they can be read. Half are bundles whose manifest is damaged as text or as data. Anything but a result or one of burnish's own
-errors of one line ends the run with the case's number and leaves its file in the working folder.
+Half of the cases are picture files of every format, cut, flipped, spliced, grown, with lying sizes; they are read, and
+restored where they can be read. Half are bundles whose manifest is damaged as text or as data. Anything but a result or
+one of burnish's own errors of one line ends the run with the case's number and leaves its file in the working folder.
 """
 
 from __future__ import annotations
@@ -186,7 +186,8 @@ def run(cases: int, seed: int, restorer: Restorer | None = None) -> Counter[str]
                     text = json.dumps(twist(manifest, rng)).encode()
                     ended[manifest_case(folder, damage(text, rng) if rng.random() < 0.5 else text)] += 1
             except BurnishError as error:
-                assert "\n" not in str(error), f"case {case}: more than a line: {error}"
+                if "\n" in str(error):
+                    raise SystemExit(f"case {case} of seed {seed}: more than a line: {error}") from error
                 ended[type(error).__name__] += 1
             except BaseException:
                 shutil.copytree(folder, Path.cwd() / f"fuzz-{seed}-{case}")

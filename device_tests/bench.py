@@ -100,8 +100,12 @@ class Bench:
             folder = self.bundle.program_folder(program)
             place = f"program{len(self._programs)}"
             self._space.make_folder(place)
-            for file in sorted(path for path in folder.iterdir() if path.is_file()):
-                self._space.push(file, place, file.name)
+            files = [(self.bundle.path / file.path).relative_to(folder) for file in program.files]
+            # A Core ML package is a folder of folders; the outer ones come first.
+            for inside in sorted({parent for file in files for parent in file.parents if parent.name}):
+                self._space.make_folder(place, *inside.parts)
+            for file in files:
+                self._space.push(folder / file, place, *file.parts)
             self._programs[program.name] = f"{place}/{runner.file}".rstrip("/")
         return self._programs[program.name]
 

@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 from ..runtime import restoration as runtime
 from ..runtime.backends import load_session
 from ..runtime.backends.base import Array, Encoded, Session
+from ..runtime.cores import usable_cores
 from ..runtime.errors import BurnishError
 from ..runtime.pictures import from_array
 from ..runtime.run import Engine, Run
@@ -58,7 +59,7 @@ def run_job(folder: Path, out: Path) -> None:
     signal.alarm(job.limit_s)
     program = (folder / job.program).resolve()
     samples: Tensors = load_file(folder / SAMPLES) if (folder / SAMPLES).is_file() else {}
-    for file in program.iterdir():
+    for file in filter(Path.is_file, program.rglob("*")):
         _drop_from_cache(file)
     before, began = _resident(), time.perf_counter()
     session = load_session(job.backend, program, job.threads or None)
@@ -66,7 +67,7 @@ def run_job(folder: Path, out: Path) -> None:
     result: dict[str, Any] = {
         "format": FORMAT,
         "runner": _runner(job.backend),
-        "threads": job.threads or os.cpu_count() or 1,
+        "threads": job.threads or usable_cores(),
     }
     if job.measure is not None:
         _run(session, samples, 0)
@@ -192,7 +193,7 @@ def _save(tensors: Tensors, path: Path) -> None:
 
 
 def _runner(backend: str) -> str:
-    module = import_module({"executorch": "executorch.version"}.get(backend, backend))
+    module = import_module({"executorch": "executorch.version", "coreml": "coremltools", "coreml_reference": "coremltools"}.get(backend, backend))
     return f"python, {backend} {getattr(module, '__version__', '')}".strip()
 
 

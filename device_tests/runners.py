@@ -18,10 +18,13 @@ from .devices import Device, Identity
 from .devices.workspace import Workspace
 from .toolchain import BINARY, runner_files
 
-# Programs that the Python runner does: target → backend there.
-PYTHON_TARGETS = {"onnx": "onnxruntime", "tensorrt": "tensorrt"}
+COREML_TARGETS = ("coreml", "coreml-images", "coreml-ios17")
+# Programs that the Python runner does: system, then target → backend there.
+PYTHON_TARGETS = {
+    "linux": {"onnx": "onnxruntime", "tensorrt": "tensorrt"},
+    "macos": {"onnx": "onnxruntime"} | dict.fromkeys(COREML_TARGETS, "coreml"),
+}
 NATIVE_TARGETS = ("executorch-xnnpack",)
-APP_TARGETS = ("coreml",)
 # What the Python runner is made of, besides burnish.runtime.
 _MODULES = ("__init__.py", "job.py", "python_runner.py", "rails.py", "records.py")
 # Found, not imported: that takes long on a small machine.
@@ -122,9 +125,10 @@ def runner_for(device: Device, identity: Identity, program: Program) -> Runner:
     os = identity.platform.partition("-")[0]
     if program.target in NATIVE_TARGETS and os in ("linux", "android"):
         return NativeRunner(identity.platform)
-    if program.target in PYTHON_TARGETS and os == "linux" and device.has_python:
-        return PythonRunner(PYTHON_TARGETS[program.target])
-    if program.target in APP_TARGETS and os == "ios":
+    backend = PYTHON_TARGETS.get(os, {}).get(program.target)
+    if backend is not None and device.has_python:
+        return PythonRunner(backend)
+    if program.target in COREML_TARGETS and os == "ios":
         return AppRunner()
     raise DeviceError(f"{device.spec}: nothing there runs {program.name}; choose others with --program")
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ..distill.recipe import Frozen
 from ..runtime.bundle import Bundle
+from ..runtime.cores import usable_cores
 from ..runtime.errors import BackendError
 from .candidates import Candidates, Result
 from .pairs import PairSet
@@ -41,7 +42,7 @@ class Task(NamedTuple):
 def measuring(load: Load, processes: int) -> Generator[Callable[[Sequence[Task]], Iterable[Result]]]:
     """Yields what measures tasks, in their order, in this process or in `processes` others. Raises BackendError."""
     if processes == 1:
-        worker = _Worker(load, threads=available_cores())
+        worker = _Worker(load, threads=usable_cores())
         try:
             yield lambda tasks: map(worker.measure, tasks)
         finally:
@@ -57,11 +58,6 @@ def measuring(load: Load, processes: int) -> Generator[Callable[[Sequence[Task]]
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def available_cores() -> int:
-    """Cores this process may use, which a container or taskset can make fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Worker:

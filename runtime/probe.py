@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from . import backends, files
 from .bundle import Bundle, Program
+from .cores import usable_cores
 from .errors import BackendError, BundleError, BurnishError
 from .routing import gate_tensor, given_gates
 
@@ -124,7 +125,7 @@ def _measured(bundle: Bundle, candidates: list[tuple[str, Program]], threads: in
 
 def _key(candidates: list[tuple[str, Program]], threads: int | None) -> str:
     """Changes with the programs, the machine, and the libraries."""
-    facts: list[object] = [threads, os.cpu_count(), platform.machine(), platform.processor(), _processor()]
+    facts: list[object] = [threads, usable_cores(), platform.machine(), platform.processor(), _processor()]
     for name, program in candidates:
         facts += [name, program.name, *(entry.sha256 for entry in program.files)]
         for package in backends.packages(name):

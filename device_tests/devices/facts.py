@@ -21,6 +21,7 @@ _PROCESSOR = re.compile(r"cpu|soc|tj|tsens|x86_pkg|big|little|gpu", re.IGNORECAS
 
 _IDENTITY = r"""
 echo "machine=$(uname -m)"
+echo "system=$(uname -s)"
 echo "kernel=$(uname -sr)"
 echo "processor=$(cut -c 1-40 /sys/devices/system/cpu/modalias 2>/dev/null)"
 [ -e /system/build.prop ] && echo "android=1"
@@ -31,6 +32,13 @@ for file in /proc/device-tree/model /sys/devices/virtual/dmi/id/product_name; do
 done
 echo "cpu=$(grep -m 1 -E '^(model name|Hardware)' /proc/cpuinfo)"
 echo "os=$(grep '^PRETTY_NAME=' /etc/os-release 2>/dev/null)"
+# macOS has no /proc; its answers are written as Linux writes them.
+if [ "$(uname -s)" = Darwin ]; then
+  echo "memory=$(($(sysctl -n hw.memsize) / 1024)) kB"
+  echo "model=$(sysctl -n hw.model)"
+  echo "cpu=: $(sysctl -n machdep.cpu.brand_string)"
+  echo "os==macOS $(sw_vers -productVersion)"
+fi
 [ -r /etc/nv_tegra_release ] && echo "tegra=$(head -n 1 /etc/nv_tegra_release)"
 command -v nvpmodel >/dev/null 2>&1 && echo "power_mode=$(nvpmodel -q 2>/dev/null | head -n 1)"
 for name in ro.product.manufacturer ro.product.model ro.soc.model ro.build.version.release ro.kernel.qemu ro.boot.qemu; do
@@ -85,7 +93,7 @@ def read_identity(run: Run) -> Identity:
     facts = _facts(run, _IDENTITY)
 
     def said(name: str) -> str:
-        return clean((facts.get(name) or [""])[0])
+        return next(filter(None, map(clean, facts.get(name, []))), "")
 
     machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(said("machine"), said("machine") or "unknown")
     android = bool(said("android") or said("ro.build.version.release"))
@@ -93,7 +101,11 @@ def read_identity(run: Run) -> Identity:
     phone = " ".join(part for part in (said("ro.product.manufacturer"), said("ro.product.model")) if part)
     cpu = said("ro.soc.model") or said("cpu").partition(":")[2].strip()
     return Identity(
-        platform=f"android-{architecture}" if facts.get("android") else f"linux-{machine}",
+        platform=f"android-{architecture}"
+        if facts.get("android")
+        else f"macos-{architecture}"
+        if said("system") == "Darwin"
+        else f"linux-{machine}",
         model=phone or said("model") or machine,
         cpu=cpu,
         cores=max(1, _number(said("cores")) or 1),

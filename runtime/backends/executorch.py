@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cores import usable_cores
 from ..errors import BackendError
 from .base import Array, Encoded
 
@@ -34,8 +35,11 @@ class ExecuTorchSession:
         import_module("executorch.kernels.quantized")  # registers operators
         # torch's OpenMP workers spin beside XNNPACK's pool and take its cores.
         torch.set_num_threads(1)
-        if threads is not None:
-            portable_lib._unsafe_reset_threadpool(threads)
+        # Its own choice are the fast cores of the machine, whether this process may use them or not.
+        now = portable_lib._threadpool_get_thread_count()
+        wanted = threads or min(now, usable_cores())
+        if wanted != now:
+            portable_lib._unsafe_reset_threadpool(wanted)
         self._tensor: Any = torch.from_numpy
         path, own = folder / PROGRAM, folder / EXPERTS
         if experts is not None and not own.is_file():

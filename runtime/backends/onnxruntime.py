@@ -5,7 +5,6 @@ What `encode` gives out stays on the provider's device as OrtValues, and goes in
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime as ort
 
+from ..cores import usable_cores
 from ..errors import BackendError
 from .base import ENCODE_OUTPUTS, REFINE_INPUTS, REFINE_OUTPUTS, Array, Encoded
 
@@ -45,7 +45,7 @@ class OnnxSession:
 
     def __init__(self, folder: Path, threads: int | None = None, variant: str = "") -> None:
         provider = PROVIDERS[variant]
-        threads = threads or os.cpu_count() or 1
+        threads = threads or usable_cores()
         options = ort.SessionOptions()
         options.log_severity_level = 3
         # XNNPACK brings its own threads; ONNX Runtime's would spin beside them.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from ..cores import usable_cores
 from ..errors import BackendError
 from .base import ENCODE_OUTPUTS, REFINE_INPUTS, Array, Encoded
 
@@ -19,7 +19,7 @@ class OpenVinoSession:
         except ImportError as error:
             raise BackendError(f"OpenVINO is not installed ({error}); pip install 'burnish[openvino]'") from None
         options = {
-            "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1,
+            "INFERENCE_NUM_THREADS": threads or usable_cores(),
             "PERFORMANCE_HINT": "LATENCY",
             # Otherwise processors with bfloat16 units compute in it and results differ from machine to machine.
             "INFERENCE_PRECISION_HINT": "f32",

@@ -173,6 +173,16 @@ def test_facts_of_a_jetson_and_of_a_phone() -> None:
     assert read_identity(lambda _: Result(0, pixel.replace("qemu=", "qemu=1"), "")).emulated == "Android emulator"
 
 
+def test_facts_of_a_mac() -> None:
+    mac = (
+        "machine=arm64\nsystem=Darwin\nkernel=Darwin 24.5.0\ncores=8\nmemory=\ncpu=\nos=\nmemory=16777216 kB\nmodel=Mac14,2\n"
+        "cpu=: Apple M2\nos==macOS 15.5\n"
+    )
+    identity = read_identity(lambda _: Result(0, mac, ""))
+    assert (identity.platform, identity.os, identity.cpu) == ("macos-arm64", "macOS 15.5", "Apple M2")
+    assert (identity.model, identity.memory_bytes) == ("Mac14,2", 2**34)
+
+
 def test_state_takes_processors_and_ignores_nonsense() -> None:
     zones = "zone=45200 cpu-0-0\nzone=61000 battery\nzone=-274000 x\nzone=garbage\nzone= y\n"
     said = f"free=MemAvailable: 1000 kB\n{zones}governor=schedutil\n"

@@ -50,6 +50,8 @@ from .job import (
 from .rails import Rails
 
 Tensors = dict[str, NDArray[Any]]
+# Backends that are not called as the module that knows their version.
+_VERSIONED = {"executorch": "executorch.version", "coreml": "coremltools", "coreml_reference": "coremltools"}
 
 
 def run_job(folder: Path, out: Path) -> None:
@@ -193,7 +195,7 @@ def _save(tensors: Tensors, path: Path) -> None:
 
 
 def _runner(backend: str) -> str:
-    module = import_module({"executorch": "executorch.version", "coreml": "coremltools", "coreml_reference": "coremltools"}.get(backend, backend))
+    module = import_module(_VERSIONED.get(backend, backend))
     return f"python, {backend} {getattr(module, '__version__', '')}".strip()
 
 

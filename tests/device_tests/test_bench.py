@@ -15,7 +15,11 @@ from burnish.device_tests.runners import AppRunner, NativeRunner, PythonRunner, 
 from burnish.runtime.bundle import EMBEDDED, Bundle, Program
 from burnish.runtime.errors import DeviceError
 
-PACKAGE = {"Manifest.json": b"{}", "Data/com.apple.CoreML/model.mlmodel": b"m", "Data/com.apple.CoreML/weights/w.bin": b"w"}
+PACKAGE = {
+    "Manifest.json": b"{}",
+    "Data/com.apple.CoreML/model.mlmodel": b"m",
+    "Data/com.apple.CoreML/weights/w.bin": b"w",
+}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from ..runtime.errors import BurnishError, InputError
+from .report import compare_command, report_command, reports_of
 from .restore import restore_file
 from .stages import export_command, quantize_command, validate_command
 from .teacher import app as teacher_app
@@ -182,7 +183,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 def validate(
     data: Annotated[Path, typer.Option(help="clean photographs, or pairs: DIR/degraded/NAME and DIR/clean/NAME")],
     bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
-    report: Annotated[Path, typer.Option(help="folder for numerics.json and report.html")] = Path("reports"),
+    report: Annotated[Path | None, typer.Option(help="folder for reports; BUNDLE/reports without")] = None,
     pictures: Annotated[int | None, typer.Option(min=1, help="only the first N pictures")] = None,
     condition: Annotated[list[str] | None, typer.Option(help="only these conditions of the protocol")] = None,
     program: Annotated[list[str] | None, typer.Option(help="only these programs")] = None,
@@ -225,7 +226,7 @@ def validate(
         jobs=jobs,
         device=device,
     )
-    result, passed = validate_command(bundle, plan, report, console)
+    result, passed = validate_command(bundle, plan, report or reports_of(bundle), console)
     _print(result, as_json, result["summary"])
     if not passed:
         raise typer.Exit(1)
@@ -237,7 +238,7 @@ def profile(
     device: Annotated[
         list[str] | None, typer.Option(help="host, arm:CORE, adb:SERIAL, ssh:USER@HOST or ios:UDID; several at once")
     ] = None,
-    report: Annotated[Path, typer.Option(help="folder for perf.json")] = Path("reports"),
+    report: Annotated[Path | None, typer.Option(help="folder for reports; BUNDLE/reports without")] = None,
     program: Annotated[list[str] | None, typer.Option(help="only these programs")] = None,
     threads: Annotated[str, typer.Option(help="numbers of threads, such as 1,2,4; 0: the library's choice")] = "0",
     runs: Annotated[int, typer.Option(min=1, help="timed runs of each program")] = 50,
@@ -262,9 +263,38 @@ def profile(
         max_temperature_c=max_temperature,
         limit_s=limit_s,
     )
-    result, complete = profile_command(bundle, device or ["host"], plan, report, seed, by_app, console)
+    result, complete = profile_command(
+        bundle, device or ["host"], plan, report or reports_of(bundle), seed, by_app, console
+    )
     _print(result, as_json, result["summary"])
     if not complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
+    reports: Annotated[
+        Path | None, typer.Option(help="folder that validate and profile wrote to; BUNDLE/reports without")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="two bundles, before and after, or folders of their reports")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Put everything that was measured of a bundle on one page, and into Markdown.
+
+    With --compare BEFORE AFTER nothing is written: exit status 1 when something got worse.
+    """
+    if compare is None:
+        result = report_command(bundle, reports)
+        _print(result, as_json, result["summary"])
+        return
+    if bundle is not None or reports is not None:
+        raise InputError("--compare takes the two bundles itself; give no other, and no --reports")
+    result, passed = compare_command(*compare)
+    _print(result, as_json, result["summary"])
+    if not passed:
         raise typer.Exit(1)
 
 

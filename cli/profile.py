@@ -36,8 +36,11 @@ def profile_command(
 
     The embedded bundle, which belongs to the installation, is left as it is.
     """
+    from ..device_tests.contents import read_contents
     from ..device_tests.latency import table
-    from ..device_tests.profile import PERF, profile, seed_profiles
+    from ..device_tests.perf import PERF
+    from ..device_tests.profile import profile, seed_profiles
+    from ..device_tests.report import PAGE, write_report
 
     opened = Bundle.open(bundle or EMBEDDED)
     with _rows(devices, console) as show:
@@ -45,10 +48,12 @@ def profile_command(
     failed = [row for row in perf.devices if row.failure is not None and row.device in devices]
     for row in failed:
         console.print(f"error: {row.failure}", markup=False, highlight=False, soft_wrap=True)
-    lines = [table(perf), f"report: {report / PERF}"]
+    lines = [table(perf), f"report: {report / PERF}, {report / PAGE}"]
     if seed and bundle is not None and perf.measured:
         seeded = seed_profiles(opened, perf)
         lines.append(f"profiles put into {bundle}: {len(seeded)}")
+        opened = Bundle.open(bundle)
+    write_report(read_contents(report, opened), report)
     return perf.model_dump(mode="json") | {"summary": "\n".join(lines)}, not failed
 
 

@@ -114,14 +114,14 @@ def export_command(
 
 def validate_command(bundle: Path | None, plan: Plan, report: Path, console: Console) -> tuple[dict[str, Any], bool]:
     """`burnish validate`: measure, write the reports, say whether the gate held."""
-    from ..device_tests.report import write_report
+    from ..device_tests.report import PAGE, write_validation
     from ..device_tests.table import table
     from ..device_tests.validate import measure
     from ..runtime.bundle import EMBEDDED, Bundle
 
     with counting("validate", console) as show:
-        validation = measure(Bundle.open(bundle or EMBEDDED), plan, report, show)
-    write_report(validation, report)
-    numerics = validation.numerics
-    summary = f"{table(numerics)}\nreport: {report / 'report.html'}"
+        opened = Bundle.open(bundle or EMBEDDED)
+        numerics, pictures = measure(opened, plan, report, show)
+    write_validation(numerics, pictures, report, opened)
+    summary = f"{table(numerics)}\nreport: {report / PAGE}"
     return numerics.model_dump(mode="json") | {"summary": summary}, numerics.passed

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 
 from .chain import GROUPS, label, links
+from .contents import Contents
 from .numerics import ALL, BASELINE, INPUT, Numerics
 
 STYLE: dict[Any, Any] = {
@@ -50,6 +51,33 @@ def psnr_curves(numerics: Numerics) -> str:
     return _svg(figure, axes[0])
 
 
+def anytime_curves(contents: Contents) -> str:
+    """PSNR against time: a panel a device, a line a program, a mark an iteration of one tile at its measured p50.
+
+    Each program's fastest number of threads counts. Empty where time or accuracy was not measured.
+    """
+    numerics, perf = contents.numerics, contents.perf
+    if numerics is None or perf is None:
+        return ""
+    lines: dict[str, dict[str, float]] = {}
+    for device, row in sorted(perf.measured, key=lambda pair: -pair[1].iteration.p50_ms):
+        if (row.program, None) in numerics.programs:
+            lines.setdefault(device.device, {})[row.program] = row.iteration.p50_ms
+    start = numerics.mean((INPUT, None), 0)
+    if not lines or start is None:
+        return ""
+    figure, axes = _panels(len(lines))
+    for axis, (device, programs) in zip(axes, sorted(lines.items()), strict=True):
+        for program, step_ms in sorted(programs.items()):
+            own = (program, device) if (program, device) in numerics.programs else (program, None)
+            values = [start, *(numerics.mean(own, t) for t in range(1, numerics.iterations + 1))]
+            axis.plot([t * step_ms for t in range(len(values))], values, marker="o", markersize=3, label=program)
+        axis.set_title(device)
+        axis.legend(loc="lower right")
+    axes[0].set_ylabel("PSNR, dB")
+    return _svg(figure, None, "milliseconds, one tile")
+
+
 def drift_curves(numerics: Numerics) -> str:
     """Loss against the student over iterations: a panel a program, a line a condition (red: alarm), the mean of all in bold."""
     figure, axes = _panels(len(numerics.programs))
@@ -83,10 +111,10 @@ def _panels(count: int) -> tuple[Any, Any]:
     return figure, axes.flat[:count]
 
 
-def _svg(figure: Any, legend_of: Any) -> str:
+def _svg(figure: Any, legend_of: Any, across: str = "iteration") -> str:
     from matplotlib import pyplot as plt
 
-    figure.supxlabel("iteration", fontsize=9)
+    figure.supxlabel(across, fontsize=9)
     figure.tight_layout()
     if legend_of is not None:
         handles, labels = legend_of.get_legend_handles_labels()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from .perf import DevicePerf, Perf, ProgramPerf
 
 MIB = 2**20
+BARS = 14
 
 
 def table(perf: Perf) -> str:
@@ -50,6 +52,23 @@ def notes(row: ProgramPerf) -> Iterator[str]:
         )
     if row.against_student is not None:
         yield f"{row.against_student.psnr_db:.1f} dB from the full-precision student on the worst test tile"
+
+
+class Bar(NamedTuple):
+    """What all kernels of one name take in a run of one method; `share`: of the longest bar."""
+
+    method: str
+    name: str
+    times: int
+    ms: float
+    share: float
+
+
+def bars(row: ProgramPerf) -> list[Bar]:
+    """The operations that take most, longest first; none where nothing was timed."""
+    timed = sorted((o for o in row.operations if o.ms), key=lambda o: -(o.ms or 0.0))[:BARS]
+    longest = (timed[0].ms or 1.0) if timed else 1.0
+    return [Bar(o.method, o.name, o.count, o.ms or 0.0, (o.ms or 0.0) / longest) for o in timed]
 
 
 def emulated(perf: Perf) -> list[tuple[DevicePerf, ProgramPerf]]:

@@ -14,6 +14,7 @@ from .operations import Kernels, Operation
 from .records import Record
 
 FORMAT = 1
+PERF = "perf.json"
 EMULATED = "emulated, not a measurement"
 
 

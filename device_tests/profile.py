@@ -26,15 +26,14 @@ from .devices import Device, State, open_device
 from .inputs import probe_samples
 from .job import Job, JobResult, Measure, Samples
 from .operations import Kernels, Operation, declared_float, kernels, read_operations
-from .perf import EMULATED, Agreement, DevicePerf, Perf, ProgramPerf, Temperature, program_digest, timing
-from .records import Record
+from .perf import EMULATED, PERF, Agreement, DevicePerf, Perf, ProgramPerf, Temperature, program_digest, timing
+from .records import Record, read_record
 from .runners import NATIVE_TARGETS, runner_for
 from .unfinished import Unfinished
 
 # Device, what it does now, steps done, steps in all.
 Progress = Callable[[str, str, int, int], None]
 Open = Callable[[str], Device]
-PERF = "perf.json"
 LIBRARIES = ("burnish", "executorch", "onnxruntime", "torch")
 # A device may be this much warmer than it was at the start before a block of runs begins.
 WARMER_C = 5.0
@@ -95,7 +94,7 @@ def profile(
     with ThreadPoolExecutor(len(devices)) as pool:
         rows = tuple(pool.map(one, devices))
     perf = Perf(
-        bundle=bundle.path.name,
+        bundle=bundle.path.resolve().name,
         student=bundle.manifest.student.size,
         made=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions=_versions(),
@@ -128,10 +127,7 @@ def write_perf(perf: Perf, folder: Path) -> None:
 
 def read_perf(path: Path) -> Perf:
     """Read perf.json. Raises InputError."""
-    try:
-        return Perf.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}); run `burnish profile` again") from None
+    return read_record(path, Perf, "burnish profile")
 
 
 def seed_profiles(bundle: Bundle, perf: Perf) -> list[Profile]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -12,6 +13,7 @@ from ..distill.recipe import Frozen
 from ..runtime.bundle import Bundle, Manifest
 from ..runtime.speed import describe_speed, not_faster
 from .candidates import Result, runnable
+from .contents import Pictures
 from .gate import Gate
 from .numerics import ALL, Failure, Numerics
 from .pairs import find_pairs
@@ -46,12 +48,11 @@ class Plan(Frozen):
     device: str | None = Field(default=None, description="programs run there too; one process")
 
 
-class Validation(Frozen):
-    """The figures, and pictures to look at: whole ones, and details of what lost most."""
+class Validation(NamedTuple):
+    """The figures, and pictures to look at."""
 
     numerics: Numerics
-    whole: tuple[Sample, ...]
-    details: tuple[Sample, ...]
+    pictures: Pictures
 
 
 def measure(bundle: Bundle, plan: Plan, report: Path, progress: Progress) -> Validation:
@@ -113,7 +114,7 @@ def measure(bundle: Bundle, plan: Plan, report: Path, progress: Progress) -> Val
         decisions=measured.decisions,
         drifts=measured.drifts,
         failures=measured.failures + refused,
-        bundle=bundle.path.name,
+        bundle=bundle.path.resolve().name,
         student=bundle.manifest.student.size,
         protocol_sha256=protocol.sha256,
         picture_set=source.name,
@@ -121,11 +122,11 @@ def measure(bundle: Bundle, plan: Plan, report: Path, progress: Progress) -> Val
         worst=tuple(worst_pictures(runs)),
     )
     details = [sample for part in finished for sample in part.details if sample.drop_db >= DETAIL_DB]
-    return Validation(
-        numerics=numerics,
+    shown = Pictures(
         whole=tuple(sample for part in finished for sample in part.whole),
         details=tuple(sorted(details, key=lambda sample: -sample.drop_db)[:DETAILS]),
     )
+    return Validation(numerics, shown)
 
 
 def _part(results: Sequence[Result]) -> Part:

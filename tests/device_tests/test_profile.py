@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from burnish.cli.main import app
 from burnish.device_tests.latency import table
-from burnish.device_tests.perf import EMULATED, Perf, timing
-from burnish.device_tests.profile import PERF, Plan, profile, read_perf, seed_profiles
+from burnish.device_tests.perf import EMULATED, PERF, Perf, timing
+from burnish.device_tests.profile import Plan, profile, read_perf, seed_profiles
 from burnish.runtime.bundle import Bundle
 from burnish.runtime.errors import InputError
 from emulation import Phone, Sshd

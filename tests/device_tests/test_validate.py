@@ -9,7 +9,7 @@ import pytest
 from burnish.device_tests.gate import Gate
 from burnish.device_tests.numerics import BASELINE, INPUT
 from burnish.device_tests.parts import FOLDER
-from burnish.device_tests.report import write_report
+from burnish.device_tests.report import write_validation
 from burnish.device_tests.summary import SPEED
 from burnish.device_tests.table import table
 from burnish.device_tests.validate import Plan, measure
@@ -78,7 +78,8 @@ def test_a_validation_passes_or_fails_and_goes_on_after_a_kill(
     assert "unmeasured" in text
     assert "gate: passed" in table(numerics)
 
-    write_report(validation, tmp_path)
+    write_validation(*validation, tmp_path, bundle)
+    assert (tmp_path / "report.html").is_file()
     assert not (tmp_path / FOLDER).exists()
     written = json.loads((tmp_path / "numerics.json").read_text())
     assert written["format"] == 2
@@ -112,7 +113,7 @@ def test_given_pairs(bundle_path: Path, tmp_path: Path, photo: NDArray) -> None:
     validation = measure(Bundle.open(bundle_path), plan, tmp_path / "report", lambda *_: None)
     assert validation.numerics.conditions == ["pairs"]
     assert validation.numerics.passed
-    assert [sample.condition for sample in validation.whole] == ["pairs"]
+    assert [sample.condition for sample in validation.pictures.whole] == ["pairs"]
 
 
 def test_int8_that_was_measured_not_to_be_faster_is_refused(

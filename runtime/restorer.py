@@ -126,7 +126,7 @@ class Restorer:
         The call returns within `budget_ms` (reading a file does not count): when no iteration fits, the answer is the picture
         itself and `reason` is "budget". `min_quality` in [0, 1] stops early. `max_iterations` (4) is of every tile, so is
         `min_iterations` (0), which is done whatever the budget says. A gain of predicted quality below `min_gain` (0) is a
-        plateau. `rollback` (False): stop at a predicted loss and return the best. `degradations` sets the experts' gates by
+        plateau. `rollback` (True): stop at a predicted loss and return the best. `degradations` sets the experts' gates by
         hand: name → weight in [0, 1]. `keep_steps`: keep the picture after every round. `cancel`: an event another thread may
         set; `progress` is called after every refine. Raises InputError for a picture or an option that cannot be used.
         """
@@ -146,8 +146,7 @@ class Restorer:
         keep_steps: bool = wanted.pop("keep_steps", False)
         cancelled: threading.Event = wanted.pop("cancel", None) or threading.Event()
         try:
-            # Every tile would go back by its own prediction, and some by a wrong one: see docs/status.md, "Missing or weak".
-            policy = Policy(**{"rollback": False} | wanted)
+            policy = Policy(**wanted)
         except ValidationError as error:
             first = error.errors()[0]
             raise InputError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}") from None

@@ -165,8 +165,10 @@ def test_the_page_in_a_browser(address: str, rainy: Path, tmp_path: Path) -> Non
         page.set_input_files("#file", tmp_path / "text.png")
         page.wait_for_selector("#status.error:has-text('no picture')")
         complaints = [line for line in complaints if "400" not in line]  # the browser notes the refusal
+        large = np.tile(read(rainy).rgb, (8, 8, 1))  # of so many tiles that there is time to stop it
+        (tmp_path / "large.jpg").write_bytes(encode(Picture(large), ".jpg"))
         page.locator("#iterations").fill("8")
-        page.set_input_files("#file", rainy)
+        page.set_input_files("#file", tmp_path / "large.jpg")
         page.locator("#stop").click()
         page.wait_for_selector("#status:has-text('topped')")
         browser.close()

@@ -139,6 +139,7 @@ def test_the_page_in_a_browser(address: str, rainy: Path, tmp_path: Path) -> Non
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page.set_default_timeout(180_000)  # on a machine that others use too
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith((address, "data:")) else None)
@@ -146,7 +147,7 @@ def test_the_page_in_a_browser(address: str, rainy: Path, tmp_path: Path) -> Non
         page.wait_for_selector("#about:has-text('onnx-fp32 on onnxruntime')")
         page.locator("#iterations").fill("2")
         page.set_input_files("#file", rainy)
-        page.wait_for_selector("#status:has-text('stopped:')", timeout=60_000)
+        page.wait_for_selector("#status:has-text('stopped:')")
         assert page.locator("#trace tbody tr").count() >= 2
         assert page.locator("#found tbody tr").count() == 7
         assert "Stopped (" in page.locator("#reason").inner_text()

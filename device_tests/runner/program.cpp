@@ -1,5 +1,8 @@
 #include "program.h"
 
+#include <sched.h>
+
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 
@@ -37,7 +40,13 @@ void check(executorch::runtime::Error error, const std::string& what) {
 unsigned set_threads(unsigned count) {
   auto* pool = executorch::extension::threadpool::get_threadpool();
   if (pool == nullptr) return 1;
-  if (count > 0 && count != pool->get_thread_count()) pool->_unsafe_reset_threadpool(count);
+  if (count == 0) {
+    // Its own choice are the fast cores of the machine, whether this process may use them or not.
+    cpu_set_t usable;
+    count = static_cast<unsigned>(pool->get_thread_count());
+    if (sched_getaffinity(0, sizeof usable, &usable) == 0) count = std::min(count, static_cast<unsigned>(CPU_COUNT(&usable)));
+  }
+  if (count != pool->get_thread_count()) pool->_unsafe_reset_threadpool(count);
   return static_cast<unsigned>(pool->get_thread_count());
 }
 

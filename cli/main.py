@@ -99,6 +99,7 @@ def quantize(
     out: Annotated[Path, typer.Argument(help="folder for the quantised graphs")],
     calibration: Annotated[Path, typer.Option(help="folder of photographs to calibrate on")],
     tile: Annotated[int, typer.Option(help="side of a tile in pixels, a multiple of 8")] = 272,
+    target: Annotated[list[str] | None, typer.Option(help="only for xnnpack, coreml or tensorrt")] = None,
     pictures: Annotated[int | None, typer.Option(min=1, help="calibration pictures")] = None,
     train_minutes: Annotated[
         float | None, typer.Option(min=0.1, help="quantisation-aware training of every target, after calibration")
@@ -109,7 +110,7 @@ def quantize(
     explain: Annotated[bool, typer.Option("--explain", help="print what every layer's rounding costs")] = False,
 ) -> None:
     """Quantise a student to int8 with NNCF, calibrated on trajectories."""
-    quantize_command(student, out, calibration, tile, pictures, train_minutes, max_drop_db, explain, console)
+    quantize_command(student, out, calibration, tile, target, pictures, train_minutes, max_drop_db, explain, console)
     console.print(f"quantised graphs: {out}")
 
 

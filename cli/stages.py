@@ -21,6 +21,7 @@ def quantize_command(
     out: Path,
     calibration: Path,
     tile: int,
+    targets: list[str] | None,
     pictures: int | None,
     train_minutes: float | None,
     max_drop_db: float | None,
@@ -28,9 +29,12 @@ def quantize_command(
     console: Console,
 ) -> None:
     """`burnish quantize`; with `max_drop_db` layers stay in float until no condition loses more."""
-    from ..quantize.config import QuantizeConfig
+    from ..quantize.config import TARGET_NAMES, QuantizeConfig
 
-    given = {"pictures": pictures, "training_minutes": train_minutes}
+    unknown = [name for name in targets or () if name not in TARGET_NAMES]
+    if unknown:
+        raise InputError(f"unknown target {unknown[0]!r}; expected some of {', '.join(TARGET_NAMES)}")
+    given = {"targets": targets, "pictures": pictures, "training_minutes": train_minutes}
     config = QuantizeConfig.model_validate({name: value for name, value in given.items() if value is not None})
     quantize_stage(student, calibration, tile, out, config, console, max_drop_db, explain)
 
@@ -103,6 +107,11 @@ def export_command(
         if programs and any(t.quantized for t in targets):
             raise InputError("an int8 program was asked for without --quantized; run `burnish quantize` first")
         targets = [t for t in targets if not t.quantized]
+    else:
+        without = [t for t in targets if t.quantizer is not None and not (quantized / t.quantizer).is_dir()]
+        if programs and without:
+            raise InputError(f"{quantized} has no {without[0].quantizer} graphs, of which {without[0].name} is made")
+        targets = [t for t in targets if t not in without]
     # Another seed than calibration's, so that programs are compared on trajectories they were not calibrated on.
     comparison = QuantizeConfig(pictures=8, iterations=2, seed=1)
     samples = draw_samples(trained.student, trained.routing, calibration, tile, comparison)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
 from ..distill.recipe import Frozen
+
+TargetName = Literal["xnnpack", "coreml", "tensorrt"]
+TARGET_NAMES: tuple[TargetName, ...] = get_args(TargetName)
 
 
 class QuantizeConfig(Frozen):
     """Post-training quantisation to int8: 8-bit weights a channel, 8-bit activations a tensor."""
 
     version: Literal[1] = 1
+    targets: tuple[TargetName, ...] = Field(
+        default=TARGET_NAMES, min_length=1, description="whose rules to quantise by"
+    )
     pictures: int = Field(default=38, gt=0, description="degraded pictures calibration draws")
     iterations: int = Field(default=2, gt=0, description="iterations of each picture's trajectory that are seen")
     bias_correction: bool = True

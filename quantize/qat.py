@@ -27,8 +27,10 @@ from .ranges import DEQUANTIZE, QUANTIZE
 
 _DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
 _WITH_BIAS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv_transpose2d.input, torch.ops.aten.linear.default)
-# Mean squared error below which a picture is perfect: int8 cannot and need not follow the student further (50 dB).
+# Mean squared distance at which int8 follows the student well (50 dB), however far the student is from the truth.
 FLOOR = 1e-5
+# Above this error of its own the student is to be followed no less closely (40 dB): an offset of the whole picture shows.
+CEILING = 1e-4
 
 
 def make_schedule(minutes: float, tile: int, seed: int) -> Schedule:
@@ -70,9 +72,10 @@ def fine_tune(
 
 
 class SelfDistillation(Objective[nn.ModuleDict]):
-    """What int8 costs an iteration, as the logarithm of the growth of its squared error: log(1 + E / D).
+    """What int8 costs an iteration, as a logarithm: log(1 + E / D).
 
-    E: squared distance of the picture from the full-precision student's, D: of the student's from the truth.
+    E: squared distance of the picture from the full-precision student's, D: of the student's from the truth, between
+    `FLOOR` and `CEILING`.
     """
 
     def __init__(self, model: nn.ModuleDict, student: Student, routing: Routing) -> None:
@@ -100,7 +103,7 @@ class SelfDistillation(Objective[nn.ModuleDict]):
                 estimate = student.encode(current)
             gates = self._gates(estimate.assessment)
             target, quality = student.refine(current, original, estimate, gates)
-            allowed = (target.clamp(0, 1) - batch.clean).square().mean() + FLOOR
+            allowed = (target.clamp(0, 1) - batch.clean).square().mean().clamp(max=CEILING) + FLOOR
         *evidence, tokens, assessment = encode(batch.degraded)
         guess = evidence
         if not first:

@@ -44,7 +44,7 @@ def quantize_student(
     judges: Mapping[str, Evaluate] | None = None,
     found: Callable[[str, Found], None] | None = None,
 ) -> Path:
-    """Write `out/TARGET/{encode,refine}.pt2` for every target, the equalised student, and `out/quantize.json`.
+    """Write `out/TARGET/{encode,refine}.pt2` for every target of `config`, the equalised student, and `out/quantize.json`.
 
     Calibrated on trajectories over `photos`. `judges`: how the loaded program of a target is judged, where layers are to stay
     in float until it passes; `found` is told the outcome. The folder appears when it is complete. Raises InputError.
@@ -76,7 +76,7 @@ def quantize_student(
     def save(folder: Path) -> None:
         progress("trajectories")
         student, samples = _equalised(trained, photos, tile, config)
-        for name in TARGETS:
+        for name in config.targets:
             progress(name)
             (folder / name).mkdir()
             graphs = graphs_for(name, student, samples)

@@ -144,7 +144,7 @@ def _android(platform: str) -> list[Path]:
     folder = os.environ.get(ANDROID)
     if folder is None or not (Path(folder) / BINARY).is_file():
         raise BackendError(
-            f"no runner for {platform}: build it with the NDK by device_tests/runner/build-android, then set "
+            f"no runner for {platform}: build it by device_tests/runner/build-android, then set "
             f"{ANDROID} to the folder it wrote"
         )
     return [Path(folder) / BINARY]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,26 @@ def test_a_job_ends_itself_at_its_limit(native_runner: Path, embedded: Bundle) -
     job = Job(program="", limit_s=1, measure=Measure(warm_up=0, runs=1_000_000))
     with Bench(open_device("host"), embedded) as bench, pytest.raises(DeviceError, match="runner failed"):
         bench.run(embedded.program(INT8), job, probe_samples(embedded, 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ndk", "complaint"),
+    [([], "", "no folder"), (["out"], "/nowhere", "no NDK"), (["out", "armeabi"], None, "armeabi is no ABI")],
+)
+def test_the_android_build_says_what_it_lacks(
+    tmp_path: Path, arguments: list[str], ndk: str | None, complaint: str
+) -> None:
+    """It is not run further: there is no NDK here."""
+    if ndk is None:
+        toolchain = tmp_path / "ndk" / "build" / "cmake" / "android.toolchain.cmake"
+        toolchain.parent.mkdir(parents=True)
+        toolchain.touch()
+        ndk = str(tmp_path / "ndk")
+    script = Path(__file__).parents[2] / "device_tests" / "runner" / "build-android"
+    environment = {**os.environ, "ANDROID_NDK": ndk}
+    done = subprocess.run(
+        ["bash", script, *arguments], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60
+    )
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert not (tmp_path / "out").exists()

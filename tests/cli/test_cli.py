@@ -68,6 +68,15 @@ def bad_files(folder: Path) -> dict[str, list[str | Path]]:
             "--tile",
             "7",
         ],
+        "unknown target": [
+            "quantize",
+            folder / "wrong.safetensors",
+            folder / "q",
+            "--calibration",
+            PHOTOS / "dev",
+            "--target",
+            "hexagon",
+        ],
         "no photographs": ["validate", "--data", folder / "empty.bundle", "--report", folder / "reports"],
         "unknown verb": ["polish", PHOTO],
     }
@@ -86,6 +95,7 @@ CASES = [
     "no recipe",
     "wrong weights",
     "bad tile",
+    "unknown target",
     "no photographs",
     "unknown verb",
 ]

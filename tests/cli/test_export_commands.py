@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from burnish.cli.main import app
+from burnish.runtime.bundle import EMBEDDED
 from burnish.runtime.errors import BackendError, InputError
+from shared import PHOTOS
 from typer.testing import CliRunner
 
 HERE = Path(__file__).parents[1] / "export"
@@ -64,3 +66,14 @@ def test_without_torch_tensorrt_build_engine_says_what_to_install(bundle_path: P
     error = fails(*arguments, "--cache", str(tmp_path / "engines"))
     assert isinstance(error, BackendError)  # without a GPU CUDA says so first
     assert not (tmp_path / "engines").exists()
+
+
+def test_a_program_without_its_graphs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "xnnpack").mkdir()
+    student, photos = str(EMBEDDED / "student.safetensors"), str(PHOTOS / "dev")
+    error = fails(
+        "export", student, str(tmp_path / "b"), "--calibration", photos, "--quantized", str(tmp_path),
+        "--program", "tensorrt-int8",
+    )  # fmt: skip
+    assert isinstance(error, InputError)
+    assert "has no tensorrt graphs, of which tensorrt-int8 is made" in str(error)

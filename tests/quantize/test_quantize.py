@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from burnish.distill.methods import methods
 from burnish.distill.student import Student
+from burnish.distill.weights import Trained
 from burnish.quantize import core
 from burnish.quantize.calibration import Samples
 from burnish.quantize.config import QuantizeConfig
+from burnish.quantize.stage import quantize_student
 from burnish.quantize.xnnpack import XNNPACK
+from shared import PHOTOS, TILE
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +68,9 @@ def test_quantising_twice_gives_the_same(
     again = core.quantize(student, 64, XNNPACK, samples, quantize_config)
     row = samples["refine"][1]
     torch.testing.assert_close(again["refine"](*row)[0], graphs["refine"](*row)[0], rtol=0, atol=0)
+
+
+def test_only_the_wanted_target_is_quantised(student: Student, quantize_config: QuantizeConfig, tmp_path: Path) -> None:
+    config = quantize_config.model_copy(update={"targets": ("xnnpack",), "pictures": 2})
+    out = quantize_student(Trained(student), PHOTOS / "dev", TILE, tmp_path / "graphs", config, lambda _: None)
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["xnnpack"]

@@ -130,10 +130,11 @@ class SelfTest(_Entry):
 
 
 class ExpertPack(_Entry):
-    """Other experts for the same student: in full precision, and as each program that can exchange them reads them."""
+    """Other experts for the same student: in int8 with scales, and as each program that can exchange them reads them."""
 
     name: str
     weights: File
+    verified: str = Field(default="", description="how far the int8 weights are from the student they were written of")
     programs: dict[str, File] = Field(description="program → its file of experts")
 
 

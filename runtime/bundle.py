@@ -11,7 +11,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from .errors import BundleError
 from .routing import Routing
@@ -19,6 +19,9 @@ from .routing import Routing
 FORMAT = 1
 MANIFEST = "bundle.json"
 MAX_MANIFEST_BYTES = 1 << 20
+# What every file system takes for one name.
+MAX_PATH_BYTES = 255
+_WORDS = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 # Resolved: an editable install links every file, and a bundle's files may not be links that lead out of it.
 EMBEDDED = Path(__file__).resolve().parent / "embedded" / "default.bundle"
 
@@ -40,7 +43,9 @@ class File(_Entry):
         parts = PurePosixPath(path).parts
         safe = parts and not path.startswith("/") and ".." not in parts and "\\" not in path and ":" not in path
         if not safe or re.search(r"[\x00-\x1f]", path):
-            raise ValueError(f"path {path!r} leaves the bundle; expected a relative path without '..'")
+            raise ValueError(f"path {path[:200]!r} leaves the bundle; expected a relative path without '..'")
+        if len(path.encode(errors="replace")) > MAX_PATH_BYTES:
+            raise ValueError(f"path {path[:60]!r}… is too long; expected at most {MAX_PATH_BYTES} bytes")
         return path
 
 
@@ -58,8 +63,9 @@ class Calibration(_Entry):
 class Program(_Entry):
     """One exported artifact for one target and precision; what is in it and what made it."""
 
-    target: str
-    precision: str
+    # Together the name of its folder.
+    target: str = Field(pattern=_WORDS, max_length=64)
+    precision: str = Field(pattern=_WORDS, max_length=64)
     files: tuple[File, ...]
     made_with: dict[str, str] = Field(default_factory=dict, description="library → version")
     verified: str = Field(default="", description="how the written artifact was executed and compared")
@@ -69,6 +75,15 @@ class Program(_Entry):
     )
     calibration: Calibration = Calibration()
     speed: str = "unmeasured"
+
+    @field_validator("files")
+    @classmethod
+    def _own_folder(cls, files: tuple[File, ...], info: ValidationInfo) -> tuple[File, ...]:
+        name = "-".join(str(info.data.get(part)) for part in ("target", "precision"))
+        for file in files:
+            if not file.path.startswith(f"programs/{name}/"):
+                raise ValueError(f"path {file.path!r} is not in programs/{name}")
+        return files
 
     @property
     def name(self) -> str:

@@ -72,6 +72,25 @@ def test_no_path_leaves_the_folder(copy: Path, path: str) -> None:
         Bundle.open(copy)
 
 
+def test_a_path_that_no_file_system_takes_is_refused(copy: Path) -> None:
+    edit(copy, lambda m: m["weights"].update(path="a" * 10_000))
+    with pytest.raises(BundleError, match="too long"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("change", [{"target": "../../elsewhere"}, {"precision": ""}, {"precision": "fp32/.."}])
+def test_a_programs_name_is_no_way_out(copy: Path, change: dict[str, str]) -> None:
+    edit(copy, lambda m: m["programs"][0].update(change))
+    with pytest.raises(BundleError, match=next(iter(change))):
+        Bundle.open(copy)
+
+
+def test_a_program_has_its_files_in_its_own_folder(copy: Path) -> None:
+    edit(copy, lambda m: m["programs"][0]["files"][0].update(path="student.safetensors"))
+    with pytest.raises(BundleError, match="is not in programs/"):
+        Bundle.open(copy)
+
+
 def test_a_link_out_of_the_folder_is_refused(copy: Path, tmp_path: Path) -> None:
     file = copy / "student.safetensors"
     outside = tmp_path / "outside"

@@ -83,14 +83,26 @@ data class Manifest(
 
         private fun program(fields: Fields): Program {
             val calibration = if ("calibration" in fields) fields.fields("calibration") else null
+            val target = fields.words("target")
+            val precision = fields.words("precision")
+            val files = fields.allFields("files").map(::file)
+            val outside = files.firstOrNull { !it.path.startsWith("programs/$target-$precision/") }
+            if (outside != null) fields.fail("files", "'${outside.path}' is not in programs/$target-$precision")
             return Program(
-                target = fields.text("target"),
-                precision = fields.text("precision"),
-                files = fields.allFields("files").map(::file),
+                target = target,
+                precision = precision,
+                files = files,
                 madeWith = fields.map("made_with") { values, name -> values.text(name) },
                 boundaryBytes = fields.map("boundary_bytes") { values, name -> values.whole(name) },
                 calibration = calibration?.let { Calibration(it.number("slope"), it.number("offset")) } ?: Calibration(),
             )
+        }
+
+        /** Part of a folder's name. */
+        private fun Fields.words(name: String): String {
+            val text = text(name)
+            if (text.length > 64 || !Regex("[a-z0-9]+(-[a-z0-9]+)*").matches(text)) fail(name, "expected words joined by '-'")
+            return text
         }
 
         private fun <T> Fields.map(name: String, read: (Fields, String) -> T): Map<String, T> {

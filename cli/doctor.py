@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
+from ..runtime import backends
 from ..runtime.compatibility import Matrix, matrix
 
 # Importable name of what is installed under another one.
@@ -34,7 +36,8 @@ _PAIRS = (("onnxruntime", "onnxruntime-gpu"),)
 
 
 def diagnose() -> dict[str, Any]:
-    """Installed libraries, what each extra lacks, and problems: those that break something installed, one line each."""
+    """Installed libraries, what runs each target here and what that would take, what each extra lacks, and problems: those
+    that break something installed, one line each."""
     known = matrix()
     found = {name: _installed(name) for name in known.libraries}
     problems = [*_python_problems(known), *_version_problems(known, found), *_import_problems(found)]
@@ -51,13 +54,14 @@ def diagnose() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "libraries": libraries,
+        "targets": _targets(known),
         "missing": _missing(known, found),
         "problems": problems,
     }
 
 
 def describe(result: dict[str, Any]) -> str:
-    """A line a library, a line for what is missing, a line a problem."""
+    """A line a library, a line a target, a line for what is missing, a line a problem."""
     lines = [f"Python {result['python']}, {result['machine']}"]
     for name, row in result["libraries"].items():
         if row["installed"]:
@@ -65,6 +69,10 @@ def describe(result: dict[str, Any]) -> str:
                 "as tested" if row["installed"].partition("+")[0] == row["tested"] else f"tested with {row['tested']}"
             )
             lines.append(f"  {name} {row['installed']} ({same})")
+    alike: dict[str, list[str]] = {}
+    for target, what in result["targets"].items():
+        alike.setdefault(what, []).append(target)
+    lines += [f"{', '.join(targets)}: {what}" for what, targets in alike.items()]
     lines += [f"not here: {what}" for what in result["missing"]]
     lines += [f"PROBLEM: {what}" for what in result["problems"]]
     if not result["problems"]:
@@ -112,6 +120,31 @@ def _import_problems(found: dict[str, str | None]) -> list[str]:
         ]
         waiting = waiting[len(said) :]
     return problems
+
+
+def _targets(known: Matrix) -> dict[str, str]:
+    """By target: which backends run its programs here, and what the others need."""
+    lines: dict[str, str] = {}
+    for target in dict.fromkeys(program.rpartition("-")[0] for program in known.programs):
+        serving = {
+            name for name, programs in backends.BACKENDS.items() if any(p.startswith(f"{target}-") for p in programs)
+        }
+        # Providers of ONNX Runtime are a matter of its build: said where they are there.
+        lacking = {name: backends.needed(name) for name in serving if not backends.available(name) and ":" not in name}
+        if "tensorrt" in serving - lacking.keys() and not _has_cuda():
+            lacking["tensorrt"] = "an NVIDIA GPU with its driver"
+        here = [name for name in backends.BACKENDS if name in serving - lacking.keys() and backends.available(name)]
+        needs = [f"{name} needs {what}" for name, what in sorted(lacking.items())]
+        lines[target] = "; ".join([f"runs here with {', '.join(here)}" if here else "nothing here runs it", *needs])
+    return lines
+
+
+def _has_cuda() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _missing(known: Matrix, found: dict[str, str | None]) -> list[str]:

@@ -12,7 +12,18 @@ from ..bundle import Bundle, Program
 from ..errors import BackendError, BundleError
 from .base import Encoded, Session
 
-__all__ = ["BACKENDS", "REFERENCES", "Encoded", "Session", "available", "choose", "load", "load_session", "packages"]
+__all__ = [
+    "BACKENDS",
+    "REFERENCES",
+    "Encoded",
+    "Session",
+    "available",
+    "choose",
+    "load",
+    "load_session",
+    "needed",
+    "packages",
+]
 
 _COREML = tuple(f"{kind}-{p}" for p in ("w8a8", "fp16") for kind in ("coreml", "coreml-ios17", "coreml-images"))
 # Name of the backend, its module here and the package it needs → the programs it runs, best first. The order is the
@@ -64,6 +75,13 @@ def packages(name: str) -> tuple[str, ...]:
     return _PACKAGES.get(module, (module,))
 
 
+def needed(name: str) -> str:
+    """What a backend that is not available takes."""
+    if name == "coreml" and sys.platform != "darwin":
+        return "macOS; elsewhere --backend coreml_reference evaluates its programs"
+    return f"pip install '{_INSTALL.get(name, f'burnish[{name}]')}'"
+
+
 def choose(bundle: Bundle, backend: str = "auto", program: str | None = None) -> tuple[str, Program]:
     """The backend and program to use. Raises BackendError or BundleError naming what is there."""
     if backend != "auto" and backend not in BACKENDS:
@@ -78,10 +96,7 @@ def choose(bundle: Bundle, backend: str = "auto", program: str | None = None) ->
             if candidate in there and program in (None, candidate) and available(name):
                 return name, there[candidate]
     if backend != "auto" and not available(backend):
-        if backend == "coreml" and sys.platform != "darwin":
-            raise BackendError("Core ML runs on macOS; elsewhere --backend coreml_reference evaluates its programs")
-        extra = _INSTALL.get(backend, f"burnish[{backend}]")
-        raise BackendError(f"backend {backend} is not installed here; pip install '{extra}'")
+        raise BackendError(f"backend {backend} cannot be used here: it needs {needed(backend)}")
     wanted = program or "a program this machine can run"
     raise BundleError(f"{bundle.path}: no backend for {wanted}; it has: {', '.join(there) or 'no programs'}")
 

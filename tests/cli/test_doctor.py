@@ -41,7 +41,20 @@ def test_what_is_not_installed_is_no_problem(quick: pytest.MonkeyPatch) -> None:
     result = doctor.diagnose()
     assert result["problems"] == []
     assert "openvino: pip install 'burnish[openvino]'" in result["missing"]
+    assert "onnxruntime" in result["targets"]["onnx"].partition(";")[0]
     assert any(line.startswith("adb: ") for line in result["missing"])
+
+
+def test_every_target_says_what_runs_it_and_what_it_needs(quick: pytest.MonkeyPatch) -> None:
+    quick.setattr(doctor, "_has_cuda", lambda: False)
+    quick.setattr(doctor.backends, "available", lambda name: name in ("onnxruntime", "tensorrt"))
+    targets = doctor.diagnose()["targets"]
+    assert set(targets) == {program.rpartition("-")[0] for program in matrix().programs}
+    assert targets["onnx"] == "runs here with onnxruntime; openvino needs pip install 'burnish[openvino]'"
+    assert targets["tensorrt"].startswith("runs here with onnxruntime; ")
+    assert "tensorrt needs an NVIDIA GPU with its driver" in targets["tensorrt"]
+    assert targets["executorch-xnnpack"] == "nothing here runs it; executorch needs pip install 'burnish[export]'"
+    assert "coreml" in targets["coreml"]
 
 
 def test_two_packages_of_one_library_are_a_problem(quick: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def quantize(
     student: Annotated[Path, typer.Argument(help="student.safetensors")],
     out: Annotated[Path, typer.Argument(help="folder for the quantised graphs")],
     calibration: Annotated[Path, typer.Option(help="folder of photographs to calibrate on")],
-    tile: Annotated[int, typer.Option(help="side of a tile in pixels, a multiple of 8")] = 272,
+    tile: Annotated[int, typer.Option(help="side of a tile in pixels, a multiple of 16")] = 272,
     target: Annotated[list[str] | None, typer.Option(help="only for xnnpack, coreml or tensorrt")] = None,
     pictures: Annotated[int | None, typer.Option(min=1, help="calibration pictures")] = None,
     train_minutes: Annotated[
@@ -123,7 +123,7 @@ def export(
     calibration: Annotated[Path | None, typer.Option(help="folder of photographs to compare programs on")] = None,
     quantized: Annotated[Path | None, typer.Option(help="folder `burnish quantize` wrote, for int8 programs")] = None,
     program: Annotated[list[str] | None, typer.Option(help="a program to write; all that can be without")] = None,
-    tile: Annotated[int, typer.Option(help="side of a tile in pixels, a multiple of 8")] = 272,
+    tile: Annotated[int, typer.Option(help="side of a tile in pixels, a multiple of 16")] = 272,
     experts: Annotated[
         list[str] | None, typer.Option(help="NAME=STUDENT.safetensors: its experts as a pack, exchanged at run time")
     ] = None,

@@ -1,8 +1,11 @@
 """The folder teacher: trajectories that somebody's own program wrote.
 
 NAME/round_0.png … round_R.png   the degraded picture and what each round made of it
-NAME/clean.png                   optional: the truth; without it the last round stands for it
-NAME/meta.json                   optional: {"degradation": {"rain": 0.7, …}}
+NAME/clean.png                   optional: the truth; without it the best round stands for it
+NAME/meta.json                   optional: {"degradation": {"rain": 0.7, …}, "quality": [0.6, 0.8, …]}
+
+`degradation` is how much of a leaf there is, in [0, 1]; `quality` a number a round, the larger the better: the best round is
+the one that has the largest, and without it the last.
 """
 
 from __future__ import annotations
@@ -70,13 +73,14 @@ class FolderTrajectories:
         folder = self.trajectories[index % len(self.trajectories)]
         rounds = [self._pictures[path] for path in _rounds(folder)]
         clean = folder / "clean.png"
-        truth = self._pictures[clean] if clean.exists() else rounds[-1]
+        severities, best = _read_meta(folder / "meta.json", len(rounds) - 1)
+        truth = self._pictures[clean] if clean.exists() else rounds[best]
         height, width = truth.shape[:2]
         if min(height, width) < self.patch or any(p.shape != truth.shape for p in rounds):
             raise InputError(f"{folder}: pictures must have one size, at least {self.patch}²; got {width}×{height}")
         top, left = (int(rng.integers(side - self.patch + 1)) for side in (height, width))
         crops = [to_tensor(p[top : top + self.patch, left : left + self.patch]) / 255 for p in (truth, *rounds)]
-        untaught = Batch.untaught(crops[0], crops[1], _severities(folder / "meta.json"))
+        untaught = Batch.untaught(crops[0], crops[1], severities)
         return untaught._replace(rounds=torch.stack(crops[2:]), features=torch.zeros(len(crops) - 2, 0, 1, 1))
 
 
@@ -85,14 +89,19 @@ def _rounds(folder: Path) -> list[Path]:
     return [numbered[turn] for turn in range(len(numbered)) if turn in numbered]
 
 
-def _severities(meta: Path) -> Tensor:
-    values = torch.zeros(len(LEAVES))
-    if meta.exists():
-        try:
-            named: Any = json.loads(meta.read_text()).get("degradation", {})
-            for leaf, value in named.items():
-                values[LEAVES.index(leaf)] = float(value)
-        except (ValueError, TypeError, AttributeError):
-            wanted = '{"degradation": {leaf: severity}}'
-            raise InputError(f"{meta}: expected {wanted} with leaves {', '.join(LEAVES)}") from None
-    return values
+def _read_meta(meta: Path, rounds: int) -> tuple[Tensor, int]:
+    """Severity of every leaf, and the number of the best round. Raises InputError."""
+    severities, best = torch.zeros(len(LEAVES)), rounds
+    if not meta.exists():
+        return severities, best
+    try:
+        content: Any = json.loads(meta.read_text())
+        for leaf, value in content.get("degradation", {}).items():
+            severities[LEAVES.index(leaf)] = float(value)
+        quality = [float(value) for value in content.get("quality", ())]
+    except (ValueError, TypeError, AttributeError):
+        wanted = '{"degradation": {leaf: severity}, "quality": [number, …]}'
+        raise InputError(f"{meta}: expected {wanted} with leaves {', '.join(LEAVES)}") from None
+    if quality and len(quality) != rounds:
+        raise InputError(f"{meta}: quality has {len(quality)} numbers; expected {rounds}, one a round")
+    return severities, 1 + quality.index(max(quality)) if quality else best

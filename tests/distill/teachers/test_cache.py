@@ -25,6 +25,7 @@ from burnish.distill.teachers.cache import (
     launch,
     write_cache,
 )
+from burnish.distill.teachers.folder import FolderTrajectories
 from burnish.distill.teachers.protocol import Teacher, origin
 from burnish.distill.teachers.registry import create
 from burnish.distill.training import train
@@ -173,6 +174,25 @@ def test_a_folder_of_somebody_elses_rounds_becomes_a_cache(tmp_path: Path, photo
     assert sample.rounds.shape == (2, 3, 48, 48)
     torch.testing.assert_close(sample.clean, sample.rounds[-1])
     assert float(sample.degraded.mean()) < float(sample.rounds[0].mean()) < float(sample.rounds[1].mean())
+
+
+def test_the_round_of_the_best_quality_stands_for_the_truth(tmp_path: Path, photo: NDArray[np.float32]) -> None:
+    one = tmp_path / "theirs" / "one"
+    one.mkdir(parents=True)
+    for turn in range(4):
+        write(Picture(photo[:64, :80] * np.float32(0.2 + 0.2 * turn)), one / f"round_{turn}.png")
+    meta, source = one / "meta.json", FolderTrajectories(tmp_path / "theirs", 48, 0)
+    for quality, best in (([0.5, 0.9, 0.7], 2), ([0.9, 0.5, 0.7], 1), (None, 3)):
+        meta.write_text(json.dumps({} if quality is None else {"quality": quality}))
+        batch = source.batch(0, 1)
+        torch.testing.assert_close(batch.clean, batch.rounds[:, best - 1])
+    meta.write_text(json.dumps({"quality": [0.5, 0.9]}))
+    with pytest.raises(InputError, match="quality has 2 numbers; expected 3, one a round"):
+        source.batch(0, 1)
+    for damaged in ("{", "[1]", '{"quality": "high"}', '{"degradation": {"smog": 1}}'):
+        meta.write_text(damaged)
+        with pytest.raises(InputError, match=r'expected \{"degradation": \{leaf: severity\}'):
+            source.batch(0, 1)
 
 
 def test_run_writes_what_the_folder_teacher_reads(teacher: Teacher, tmp_path: Path) -> None:

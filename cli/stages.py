@@ -100,7 +100,9 @@ def export_command(
     from ..export.writer import write_bundle
     from ..quantize.calibration import draw_samples
     from ..quantize.config import QuantizeConfig
+    from .training import warn_of_licences
 
+    warn_of_licences(trained.provenance.teachers, console)
     targets = select(programs)
     packs = read_packs(trained.student, experts)
     if quantized is None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from burnish.cli.main import app
-from burnish.runtime.bundle import EMBEDDED
+from burnish.distill.student import Student
+from burnish.distill.weights import Trained, save_student
+from burnish.runtime.bundle import EMBEDDED, Provenance, Teacher
 from burnish.runtime.errors import BackendError, InputError
 from shared import PHOTOS
 from typer.testing import CliRunner
@@ -77,3 +79,17 @@ def test_a_program_without_its_graphs_is_named(tmp_path: Path) -> None:
     )  # fmt: skip
     assert isinstance(error, InputError)
     assert "has no tensorrt graphs, of which tensorrt-int8 is made" in str(error)
+
+
+def test_a_teacher_that_forbids_shipping_is_named_in_export_and_inspection(student: Student, tmp_path: Path) -> None:
+    taught = Provenance(teachers=(Teacher(name="promptir", licence="non-commercial", commercial_use=False),))
+    save_student(Trained(student, provenance=taught), tmp_path / "s.safetensors")
+    done = CliRunner().invoke(
+        app,
+        ["export", str(tmp_path / "s.safetensors"), str(tmp_path / "b"), "--calibration", str(PHOTOS / "dev"),
+         "--tile", "64", "--program", "onnx-fp32"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "warning: promptir: non-commercial; what learns from it may not be shipped in a product" in done.output
+    shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "b")]).stdout
+    assert "teacher: promptir (non-commercial, NO commercial use)" in shown

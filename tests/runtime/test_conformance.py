@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -42,7 +43,11 @@ def test_there_are_enough_cases_of_different_names() -> None:
         assert len(set(names)) == len(names)
 
 
-def test_the_files_are_what_their_maker_writes(tmp_path: Any) -> None:
-    before = {path.name: path.read_text() for path in FOLDER.glob("*.json")}
+def test_the_files_hold_what_their_maker_writes(tmp_path: Any) -> None:
+    """Cases may be added behind them by hand."""
     subprocess.run([sys.executable, FOLDER / "make.py", tmp_path], check=True, cwd=tmp_path)
-    assert {path.name: path.read_text() for path in tmp_path.glob("*.json")} == before
+    for path in tmp_path.glob("*.json"):
+        made, there = json.loads(path.read_text()), json.loads((FOLDER / path.name).read_text())
+        assert {
+            key: value[: len(made[key])] if isinstance(value, list) else value for key, value in there.items()
+        } == made

@@ -77,6 +77,15 @@ class BundleTest {
     }
 
     @Test
+    fun refusesProgramsThatLeave() {
+        file().addProperty("path", "student.safetensors")
+        assertRefused("is not in programs/") { open() }
+        makeBundleAgain()
+        manifest.getAsJsonArray("programs")[0].asJsonObject.addProperty("target", "../../elsewhere")
+        assertRefused("target") { open() }
+    }
+
+    @Test
     fun refusesLinksThatLeave() {
         val outside = scratch.newFile("outside").apply { writeText("a program") }
         val inside = File(folder, "programs/executorch-xnnpack-int8/student.pte")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..runtime.bundle import Bundle
 from ..runtime.routing import gate_tensor, given_gates
+from ..runtime.selftest import read_inputs
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -34,6 +35,17 @@ def probe_samples(bundle: Bundle, count: int = 2) -> Tensors:
         }
         samples[f"{index}.gates"] = gate_tensor(routing, given_gates(routing, opened), rank)
     return samples
+
+
+def comparison_samples(bundle: Bundle) -> Tensors:
+    """What a profile compares: a drawn sample, the same for every bundle of a size, and the bundle's own test inputs.
+
+    A second drawn one where the bundle brings none. Raises BundleError for damaged ones.
+    """
+    if bundle.manifest.self_test is None:
+        return probe_samples(bundle)
+    own = {f"1.{name}": value for name, value in read_inputs(bundle)._asdict().items()}
+    return probe_samples(bundle, 1) | own
 
 
 def _scene(side: int, rng: np.random.Generator) -> NDArray[np.float64]:

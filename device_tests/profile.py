@@ -23,7 +23,7 @@ from .agreement import agreement, restored_tiles, student_tiles
 from .android_app import measure_by_app
 from .bench import Bench, Outcome
 from .devices import Device, State, open_device
-from .inputs import probe_samples
+from .inputs import comparison_samples
 from .job import Job, JobResult, Measure, Samples
 from .operations import Kernels, Operation, declared_float, kernels, read_operations
 from .perf import EMULATED, PERF, Agreement, DevicePerf, Perf, ProgramPerf, Temperature, program_digest, timing
@@ -161,7 +161,7 @@ class _DeviceRun:
         self._bundle, self._spec, self._plan = bundle, spec, plan
         self._unfinished, self._progress, self._open = unfinished, progress, opener
         self._done, self._total, self._waited_s = 0, 1, 0.0
-        self._samples = probe_samples(bundle)
+        self._samples = comparison_samples(bundle)
 
     def measure(self) -> DevicePerf:
         self._say("connect", 0)

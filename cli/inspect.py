@@ -21,6 +21,12 @@ def inspection(path: Path | None, run: bool) -> dict[str, Any]:
     bundle.file(manifest.weights)
     for program in manifest.programs:
         bundle.program_folder(program)
+    for pack in manifest.experts:
+        for file in (pack.weights, *pack.programs.values()):
+            bundle.file(file)
+    if manifest.self_test is not None:
+        for file in (manifest.self_test.inputs, *(expected.file for expected in manifest.self_test.expected)):
+            bundle.file(file)
     result = manifest.model_dump(mode="json") | {"path": str(bundle.path), "passed": True}
     if run:
         result["runs"] = _run(bundle)
@@ -59,6 +65,11 @@ def describe(result: dict[str, Any]) -> str:
     lines += [f"made by: {command}" for command in provenance["commands"]]
     for program in result["programs"]:
         lines += _program_lines(program)
+    for pack in result["experts"]:
+        there = (
+            ", ".join(f"{name} {file['bytes'] / 1e3:.1f} kB" for name, file in pack["programs"].items()) or "no program"
+        )
+        lines.append(f"experts {pack['name']}: {pack['weights']['bytes'] / 1e3:.1f} kB {pack['verified']}; for {there}")
     for profile in result["profiles"]:
         times = ", ".join(
             f"{m} {profile[f'{m}_ms'][0]:.1f} ± {profile[f'{m}_ms'][1]:.1f} ms" for m in ("encode", "refine")

@@ -54,7 +54,7 @@ def load_student(path: Path) -> Student:
 
 def read_student(path: Path) -> Trained:
     """A student with its routing and provenance. Raises InputError for weights of another model."""
-    metadata, tensors = _read(path)
+    metadata, tensors = read_tensors(path)
     kind = metadata.get("kind", "an unknown model")
     if kind != "student":
         raise InputError(f"{path} holds {kind}; expected a burnish student")
@@ -85,7 +85,7 @@ def load_teacher(path: Path, name: str | None = None, base: Path | None = None) 
             teacher.load_base(base)
         teacher.load_published(content)
         return teacher.eval()
-    metadata, tensors = _read(path)
+    metadata, tensors = read_tensors(path)
     kind = metadata.get("kind", "an unknown model")
     if kind not in TEACHERS or name not in (None, kind):
         raise InputError(f"{path} holds {kind}; expected the teacher {name or 'of one of ' + ', '.join(TEACHERS)}")
@@ -129,8 +129,8 @@ def _half(value: Tensor) -> Tensor:
     return half if half.isfinite().all() else value
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a weights file, 16-bit floats widened."""
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a weights file, 16-bit floats widened. Raises InputError."""
     if not path.is_file():
         raise InputError(f"{path} is not a file; expected weights in safetensors format")
     try:

@@ -20,11 +20,13 @@ from torch.export import ExportedProgram
 from ..distill.student import Student
 from ..distill.weights import load_student
 from ..quantize.graphs import export_graphs, load_graphs
+from ..quantize.saturation import Reach
 from ..quantize.stage import EQUALISED
 from ..runtime.backends.executorch import EXPERTS, PROGRAM
 from ..runtime.errors import BackendError
 from .context import Context
-from .experts import EXPERT_LAYERS, expert_tensors, in_scale
+from .expert_pack import EXPERT_LAYERS, expert_tensors
+from .experts import fit_ranks, in_scale, reaches, refuse_beyond
 
 MADE_WITH = ("torch", "executorch", "nncf")
 # What XNNPACK asks of a constant's address.
@@ -48,11 +50,25 @@ def write_pack_fp32(context: Context, pack: Student, folder: Path, path: Path) -
 
 
 def write_pack_int8(context: Context, pack: Student, folder: Path, path: Path) -> None:
-    """Write a pack of experts for the int8 program in `folder`, quantised under the ranges of the program's own."""
+    """Write a pack of experts for the int8 program in `folder`, quantised under the ranges of the program's own.
+
+    Raises InputError with the figures where its activations leave them.
+    """
     assert context.quantized is not None
+    programs = _quantized(context)
+    graphs: dict[str, Any] = {name: program.module() for name, program in programs.items()}
+
+    def exchanged(experts: Student) -> ExportedProgram:
+        return _outside(programs["refine"], expert_tensors(experts))
+
+    def given(experts: Student) -> dict[str, Reach]:
+        return reaches(context, {**graphs, "refine": exchanged(experts).module()})
+
+    own = reaches(context, graphs)
     scaled = in_scale(pack, context.student, load_student(context.quantized / EQUALISED))
-    refine = _outside(_quantized(context)["refine"], expert_tensors(scaled))
-    _write_pack({"refine": refine}, folder, path)
+    fitted = fit_ranks(scaled, own, given(scaled))
+    refuse_beyond(own, given(fitted))
+    _write_pack({"refine": exchanged(fitted)}, folder, path)
 
 
 def _quantized(context: Context) -> dict[str, ExportedProgram]:

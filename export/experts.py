@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, fx
 
-from ..distill.student import Student
-from ..distill.weights import load_student
+from ..distill.student import ExpertBlock, Student
+from ..distill.weights import load_student, read_tensors
+from ..quantize.saturation import Reach, Unrounded, beyond
 from ..runtime.errors import InputError
-from ..runtime.files import replace
-
-EXPERT_LAYERS = ("lora_a", "lora_b")
-
-
-def expert_tensors(student: Student) -> dict[str, Tensor]:
-    """Parameters of all experts, by name."""
-    return {name: value for name, value in student.state_dict().items() if name.split(".")[-2] in EXPERT_LAYERS}
+from .agreement import restored_by_methods
+from .context import Context
+from .expert_pack import KIND, expert_tensors, unpack
 
 
 def read_packs(student: Student, given: list[str]) -> dict[str, Student]:
-    """Packs from NAME=STUDENT.safetensors: students that differ from `student` in nothing but their experts.
+    """Packs from NAME=FILE, a student that differs from `student` in nothing but its experts, or a pack written of one.
 
     Raises InputError naming what differs.
     """
@@ -31,22 +27,24 @@ def read_packs(student: Student, given: list[str]) -> dict[str, Student]:
     for entry in given:
         name, separator, file = entry.partition("=")
         if not separator or not name.isidentifier() or name in packs:
-            raise InputError(f"{entry!r} is no pack of experts; expected NAME=STUDENT.safetensors, every name once")
-        other = load_student(Path(file))
-        if other.config != student.config:
-            raise InputError(f"{file} has other sizes or experts than the student; a pack must have the same")
-        own, theirs = student.state_dict(), other.state_dict()
-        for key in own.keys() - expert_tensors(student).keys():
-            if not torch.equal(own[key], theirs[key]):
-                raise InputError(f"{file} differs from the student in {key}; a pack may differ in its experts alone")
-        packs[name] = other
+            raise InputError(f"{entry!r} is no pack of experts; expected NAME=FILE.safetensors, every name once")
+        packs[name] = read_pack(student, Path(file))
     return packs
 
 
-def write_pack(student: Student, path: Path) -> None:
-    """The experts in full precision."""
-    tensors = {name: value.contiguous() for name, value in expert_tensors(student).items()}
-    replace(path, lambda beside: save_file(tensors, beside))
+def read_pack(student: Student, file: Path) -> Student:
+    """The student with the experts of a file that `read_packs` takes."""
+    metadata, tensors = read_tensors(file)
+    if metadata.get("kind") == KIND:
+        return unpack(student, metadata, tensors, file)
+    other = load_student(file)
+    if other.config != student.config:
+        raise InputError(f"{file} has other sizes or experts than the student; a pack must have the same")
+    own, theirs = student.state_dict(), other.state_dict()
+    for key in own.keys() - expert_tensors(student).keys():
+        if not torch.equal(own[key], theirs[key]):
+            raise InputError(f"{file} differs from the student in {key}; a pack may differ in its experts alone")
+    return other
 
 
 def in_scale(pack: Student, student: Student, equalised: Student) -> Student:
@@ -64,3 +62,44 @@ def in_scale(pack: Student, student: Student, equalised: Student) -> Student:
             )
         state[name] *= after[name] / value
     return scaled
+
+
+def reaches(context: Context, graphs: Mapping[str, fx.GraphModule]) -> dict[str, Reach]:
+    """What refine's quantizers are given along the context's trajectories, by their nodes' names."""
+    refine = Unrounded(graphs["refine"], by_channel="lora_a")
+    restored_by_methods({"encode": graphs["encode"], "refine": refine}, context)
+    return refine.reaches
+
+
+def fit_ranks(pack: Student, own: Mapping[str, Reach], theirs: Mapping[str, Reach]) -> Student:
+    """The pack with ranks that leave a range made smaller in A and as much larger in B, which computes the same."""
+    fitted = copy.deepcopy(pack)
+    factors: dict[str, Tensor] = {}
+    for _, reach in beyond(own, theirs):
+        if reach.channels is not None:
+            bounds = torch.tensor([[reach.lowest], [reach.highest]])
+            fits = torch.where(reach.channels.abs() > bounds.abs(), bounds / reach.channels, 1.0).abs().amin(0)
+            layer = reach.layer.rpartition(".")[0]
+            factors[layer] = torch.minimum(factors.get(layer, fits), fits)
+    for layer, factor in factors.items():
+        block = fitted.get_submodule(layer)
+        assert isinstance(block, ExpertBlock)
+        assert block.lora_a.bias is not None
+        with torch.no_grad():
+            block.lora_a.weight.mul_(factor.reshape(-1, 1, 1, 1))
+            block.lora_a.bias.mul_(factor)
+            block.lora_b.weight.div_(factor.reshape(1, -1, 1, 1))
+    return fitted
+
+
+def refuse_beyond(own: Mapping[str, Reach], theirs: Mapping[str, Reach]) -> None:
+    """Raise InputError with the figures where a pack's activations leave the ranges that the program was calibrated for."""
+    leaving = beyond(own, theirs)
+    if leaving:
+        mine, worst = leaving[0]
+        more = f", and {len(leaving) - 1} others" if len(leaving) > 1 else ""
+        raise InputError(
+            f"its activations leave the program's ranges: {worst.operation} reaches {worst.least:.2f} to {worst.most:.2f}, "
+            f"{worst.share:.1%} of it outside {worst.lowest:.2f} to {worst.highest:.2f} (with the student's own experts "
+            f"{mine.share:.1%}){more}; train the pack closer to the student or make it a student of its own"
+        )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..distill.methods import example_inputs, multiply_adds
+from ..distill.methods import example_inputs, methods, multiply_adds
 from ..distill.weights import Trained, save_student
 from ..runtime.backends import Session
 from ..runtime.bundle import (
@@ -23,11 +23,14 @@ from ..runtime.bundle import (
     StudentInfo,
     sha256,
 )
+from ..runtime.errors import BackendError, InputError
 from ..runtime.files import replace_folder
 from ..runtime.selftest import INPUTS
 from . import selftest
+from .agreement import Agreement, restored_by_methods
 from .context import WEIGHTS_LICENCE, Context
-from .experts import write_pack
+from .expert_pack import write_pack
+from .experts import read_pack
 from .targets import Target
 
 
@@ -108,22 +111,32 @@ def _expectation(target: Target, session: Session, context: Context, folder: Pat
 def _pack(
     name: str, context: Context, targets: list[Target], folder: Path, progress: Callable[[str], None]
 ) -> ExpertPack:
-    """A pack of experts in full precision and for every program that can exchange them, each loaded and compared."""
+    """A pack of experts in int8 and for every program that can exchange them, each loaded and compared."""
     student = context.packs[name]
     others = folder / "experts"
     others.mkdir(exist_ok=True)
     weights = others / f"{name}.safetensors"
     write_pack(student, weights)
+    apart = Agreement.between(
+        restored_by_methods(methods(read_pack(context.student, weights)), context),
+        restored_by_methods(methods(student), context),
+    )
     written: dict[str, File] = {}
     for target in targets:
         progress(f"experts {name}: {target.name}")
         place, path = folder / "programs" / target.name, others / f"{name}.{target.name}.ptd"
-        if target.write_pack(context, student, place, path):
+        try:
+            if not target.write_pack(context, student, place, path):
+                continue
             # Quantised graphs are those of the student's own experts.
             exchanged = replace(context, trained=context.trained._replace(student=student), quantized=None)
             target.verify(exchanged, place, target.load(place, path))
-            written[target.name] = _file(path, folder)
-    return ExpertPack(name=name, weights=_file(weights, folder), programs=written)
+        except (BackendError, InputError) as error:
+            raise type(error)(f"experts {name} for {target.name}: {error}") from None
+        written[target.name] = _file(path, folder)
+    return ExpertPack(
+        name=name, weights=_file(weights, folder), programs=written, verified=f"int8, {apart} from its student"
+    )
 
 
 def boundary_bytes(context: Context, feature_bytes: int) -> dict[str, int]:

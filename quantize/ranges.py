@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import fx
 
+import_module("torchao.quantization.pt2e")  # registers their operators
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 ADD = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)

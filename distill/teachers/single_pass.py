@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from pydantic import Field
 from torch import Tensor
 
+from ..recipe import Frozen
 from .backbone import Backbone
 from .backbones import PROMPTIR, backbone
 from .checkpoints import fill, strip_prefix, unwrap
@@ -17,11 +19,22 @@ if TYPE_CHECKING:
     from ..training import Objective
 
 
+class Settings(Frozen):
+    """Of its training."""
+
+    privilege_steps: int = Field(
+        default=0,
+        ge=0,
+        description="steps over which ever less of the truth is mixed into the input (SIPL, equation 1)",
+    )
+
+
 class SinglePass(Teacher):
     """A backbone on its own; rounds after the first restore its own output again."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
+        self.settings = Settings()
         self.backbone = backbone
         self.multiple, self.feature_width = backbone.multiple, backbone.sites[0]
 
@@ -41,9 +54,10 @@ class SinglePass(Teacher):
         return {"plain": lambda: self(image), "encoder features": lambda: self.backbone.encode(image)}
 
     def objective(self) -> Objective[SinglePass]:
-        from .training import FidelityObjective
+        from .training import FidelityObjective, PrivilegeObjective
 
-        return FidelityObjective(self)
+        steps = cast(Settings, self.settings).privilege_steps
+        return PrivilegeObjective(self, steps) if steps else FidelityObjective(self)
 
     def load_published(self, content: Mapping[str, Any]) -> None:
         tensors = unwrap(content)

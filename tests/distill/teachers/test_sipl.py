@@ -107,7 +107,11 @@ def test_fixed_and_replaced_input_differ_from_the_second_round(teacher: SIPL, tm
 def test_privilege_fades_with_the_steps() -> None:
     """Equation 1: at first the truth itself, at the end the degraded picture alone."""
     torch.manual_seed(0)
-    objective = PrivilegeObjective(create("restormer", "tiny"), steps=2)  # type: ignore[arg-type]
+    teacher = create("restormer", "tiny")
+    assert not isinstance(teacher.objective(), PrivilegeObjective)
+    teacher.configure({"privilege_steps": 2})  # as a recipe's `settings` do
+    objective = teacher.objective()
+    assert isinstance(objective, PrivilegeObjective)
     seen: list[torch.Tensor] = []
     objective.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     clean, degraded = torch.ones(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)

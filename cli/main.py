@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -367,6 +368,8 @@ def _print(result: dict[str, Any], as_json: bool, text: str) -> None:
 
 def run() -> None:
     """Entry point: errors become one line and an exit status."""
+    # What Pillow thinks of a file's metadata: the picture is read or refused all the same.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     try:
         app()
     except BurnishError as error:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,8 +99,11 @@ class Case(NamedTuple):
     macs: int
 
 
-def lower(module: nn.Module, picture: Tensor, int8: bool) -> Any:
-    """The block as a loaded ExecuTorch method. Ranges come from noise: they do not change how long a kernel takes."""
+def lower(module: nn.Module, picture: Tensor, int8: bool, file: Path) -> Any:
+    """The block as a loaded ExecuTorch method, written to `file`.
+
+    Ranges come from noise: they do not change how long a kernel takes.
+    """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     graph: Any = torch.export.export(module.eval(), (picture,), strict=True).module()
@@ -109,11 +113,12 @@ def lower(module: nn.Module, picture: Tensor, int8: bool) -> Any:
         graph = convert_pt2e(graph)
     program = torch.export.export(graph, (picture,), strict=True)
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
-    return Runtime.get().load_program(lowered.buffer, verification=Verification.Minimal).load_method("forward")
+    file.write_bytes(lowered.buffer)
+    return Runtime.get().load_program(file, verification=Verification.Minimal).load_method("forward")
 
 
-def cases() -> dict[tuple[str, int, int, str], Case]:
-    """Every block at every shape in both precisions."""
+def cases(folder: Path) -> dict[tuple[str, int, int, str], Case]:
+    """Every block at every shape in both precisions, written to `folder`."""
     import_module("executorch.kernels.quantized")
     found = {}
     for name, make in BLOCKS.items():
@@ -122,7 +127,9 @@ def cases() -> dict[tuple[str, int, int, str], Case]:
             module, picture = make(width), torch.randn(1, width, side, side)
             macs = count_macs(lambda m=module, x=picture: m(x))
             for precision in ("fp32", "int8"):
-                found[name, width, side, precision] = Case(lower(module, picture, precision == "int8"), picture, macs)
+                file = folder / f"{len(found)}.pte"
+                method = lower(module, picture, precision == "int8", file)
+                found[name, width, side, precision] = Case(method, picture, macs)
     return found
 
 
@@ -151,13 +158,24 @@ def main() -> None:
     torch.set_num_threads(1)
     bundle = Bundle.open(arguments.bundle)
     calls, student_macs = student_calls(bundle)  # loading a session also sets XNNPACK to one thread
-    blocks = cases()
+    with TemporaryDirectory() as folder:
+        compare(bundle, cases(Path(folder)), calls, student_macs, arguments.rounds)
+
+
+def compare(
+    bundle: Bundle,
+    blocks: dict[tuple[str, int, int, str], Case],
+    calls: dict[str, Callable[[], object]],
+    student_macs: dict[str, int],
+    rounds: int,
+) -> None:
+    """Time everything in turn and print it."""
     timed: dict[Any, Callable[[], object]] = {
         key: lambda c=case: c.method.execute([c.picture]) for key, case in blocks.items()
     }
     timed |= calls
     times: dict[Any, list[float]] = {key: [] for key in timed}
-    for turn in range(arguments.rounds + 2):
+    for turn in range(rounds + 2):
         for key, call in timed.items():
             began = time.perf_counter()
             call()

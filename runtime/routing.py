@@ -4,9 +4,9 @@ Leaves are independent (a clean picture opens no gate, a mixture several). Confi
 splits each belief between the leaf, c·p(leaf), and its parent, (1 − c)·max p(leaves): uncertain estimates fall back to
 the coarser expert (UniRestorer, section 3.3). All but the `top` largest gates become 0 (UIR-LoRA, equation 5).
 
-Of a picture of many tiles, haze and low light are judged by a look at the whole picture made small too, so that neighbours
-agree on what is all over it, and by the tile, where it is not; what shrinking hides (blur, noise, rain, JPEG: UIR-LoRA judges
-blur on crops) by the tile alone, which is not resized.
+Of a picture of many tiles, haze and low light are judged by a look at the whole picture made small, so that neighbours agree
+on what is all over it, and by a tile that is sure of what is not; what shrinking hides (blur, noise, rain, JPEG: UIR-LoRA
+judges blur on crops) by the tile alone, which is not resized.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from .errors import InputError
 from .tree import TREE
 
 Gates = dict[str, float]
+# Logit above which a tile is believed though the look sees less (a belief of 0.82): smooth tiles often look a little hazy.
+SURE = 1.5
 
 
 class Routing(BaseModel):
@@ -67,9 +69,9 @@ def route(routing: Routing, granularity: float, logits: Sequence[float]) -> Gate
 
 
 def agreed_logits(routing: Routing, look: Sequence[float], tile: Sequence[float]) -> tuple[float, ...]:
-    """A tile's degradation logits: of the leaves in `routing.whole` the larger of its own and the look's; NaN loses."""
+    """A tile's degradation logits: of the leaves in `routing.whole` the look's, unless the tile's are larger and sure."""
     return tuple(
-        of_look if leaf in routing.whole and (of_look > of_tile or math.isnan(of_tile)) else of_tile
+        of_look if leaf in routing.whole and not (of_tile > max(of_look, SURE) or math.isnan(of_look)) else of_tile
         for leaf, of_look, of_tile in zip(routing.leaves, look, tile, strict=True)
     )
 

@@ -53,12 +53,15 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
   return gates;
 }
 
+// Logit above which a tile is believed though the look sees less: smooth tiles often look a little hazy.
+static constexpr double kSure = 1.5;
+
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<double>& look, const std::vector<double>& tile) {
   std::vector<double> logits = tile;
   const auto leaves = routing.leaves();
   for (std::size_t i = 0; i < leaves.size(); ++i) {
-    const bool larger = look.at(i) > tile.at(i) || std::isnan(tile.at(i));
-    if (routing.whole.count(leaves[i]) != 0 && larger) logits.at(i) = look.at(i);
+    const bool own = tile.at(i) > std::max(look.at(i), kSure) || std::isnan(look.at(i));
+    if (routing.whole.count(leaves[i]) != 0 && !own) logits.at(i) = look.at(i);
   }
   return logits;
 }

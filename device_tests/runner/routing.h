@@ -24,5 +24,5 @@ Routing routing_from(const nlohmann::ordered_json& values);
 double sigmoid(double x);
 // Throws std::runtime_error when there are not as many logits as leaves.
 Gates route(const Routing& routing, double granularity, const std::vector<double>& logits);
-// A tile's logits: of `whole` leaves the larger of its own and the look's; NaN loses.
+// A tile's logits: of `whole` leaves the look's, unless the tile's are larger and sure.
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<double>& look, const std::vector<double>& tile);

@@ -189,6 +189,8 @@ def routing() -> dict[str, list[Case]]:
             look=logits(haze=5.0, rain=-6.0),
         ),
         case("a tile may see what the look does not", -9, logits(low_light=5.0), look=logits()),
+        case("a tile that is not sure does not overrule the look", -9, logits(haze=1.5), look=logits()),
+        case("a tile that is sure does", -9, logits(haze=1.6), look=logits(haze=1.0)),
         case("haze of the look where the tile's is NaN", -9, logits(haze=None), look=logits(haze=2.0)),
         case("haze of the tile where the look's is NaN", -9, logits(haze=2.0), look=logits(haze=None)),
         case("blur comes from the tile though the look is sharp", -9, logits(blur=4.0), look=logits()),

@@ -75,10 +75,14 @@ public struct Routing: Equatable, Sendable {
     return zip(experts, weights.indices).map { Gate(expert: $0, weight: kept.contains($1) ? weights[$1] : 0) }
   }
 
-  /// A tile's degradation logits: of the leaves in `whole` the larger of its own and the look's; NaN loses.
+  /// Logit above which a tile is believed though the look sees less: smooth tiles often look a little hazy.
+  static let sure = 1.5
+
+  /// A tile's degradation logits: of the leaves in `whole` the look's, unless the tile's are larger and sure.
   public func agreedLogits(look: [Double], tile: [Double]) -> [Double] {
     leaves.indices.map {
-      whole.contains(leaves[$0]) && (look[$0] > tile[$0] || tile[$0].isNaN) ? look[$0] : tile[$0]
+      let own = tile[$0] > max(look[$0], Self.sure) || look[$0].isNaN
+      return whole.contains(leaves[$0]) && !own ? look[$0] : tile[$0]
     }
   }
 

@@ -52,11 +52,15 @@ fun route(routing: Routing, granularity: Double, logits: List<Double>): Gates {
     return gates.mapValues { (name, gate) -> if (name in kept) gate else 0.0 }
 }
 
-/** A tile's degradation logits: of the leaves in [Routing.whole] the larger of its own and the look's; NaN loses. */
+// Logit above which a tile is believed though the look sees less: smooth tiles often look a little hazy.
+private const val SURE = 1.5
+
+/** A tile's degradation logits: of the leaves in [Routing.whole] the look's, unless the tile's are larger and sure. */
 fun agreedLogits(routing: Routing, look: List<Double>, tile: List<Double>): List<Double> =
     routing.leaves.indices.map {
         val seen = look[it]
-        if (routing.leaves[it] in routing.whole && (seen > tile[it] || tile[it].isNaN())) seen else tile[it]
+        val own = tile[it] > maxOf(seen, SURE) || seen.isNaN()
+        if (routing.leaves[it] in routing.whole && !own) seen else tile[it]
     }
 
 /** Gates a caller states: expert → weight in [0, 1]; the others are 0. Throws [InputException]. */

@@ -256,7 +256,9 @@ def test_the_evaluator_is_chosen_only_by_name(bundle_path: Path, tmp_path: Path)
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML is there on a Mac")
 def test_without_a_mac_core_ml_says_what_to_use(bundle_path: Path) -> None:
-    with pytest.raises(BackendError, match="coreml cannot be used here: it needs macOS; elsewhere --backend coreml_reference"):
+    with pytest.raises(
+        BackendError, match="coreml cannot be used here: it needs macOS; elsewhere --backend coreml_reference"
+    ):
         backends.choose(Bundle.open(bundle_path), "coreml", "coreml-fp16")
     with pytest.raises(BackendError, match="Core ML cannot load"):
         backends.load_session("coreml", bundle_path / "programs" / "coreml-fp16")

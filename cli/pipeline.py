@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from ..runtime.errors import GateFailed, InputError
+from ..runtime.errors import DeviceError, GateFailed, InputError
 from ..runtime.files import replace
 from ..runtime.pictures import Picture, read, write
 from .recipe import Recipe, read_recipe, resolve
@@ -33,9 +33,10 @@ def run_pipeline(recipe_path: Path, out: Path, console: Console) -> None:
     run = _Run(recipe, recipe_path, out, console)
     student = run.distill()
     quantized = run.quantize(student)
-    bundle = run.export(student, quantized)
-    passed = run.validate(bundle)
-    run.restore(bundle)
+    bundle, exported = run.export(student, quantized)
+    passed = run.validate(bundle, exported)
+    run.profile(bundle, exported)
+    run.restore(bundle, exported)
     console.print(f"[bold]done[/]: bundle {bundle}")
     if not passed:
         raise GateFailed(f"a program lost more than allowed; see {out / 'reports' / 'report.html'}")
@@ -47,19 +48,20 @@ class _Run:
     def __init__(self, recipe: Recipe, path: Path, out: Path, console: Console) -> None:
         self.recipe, self.path, self.out, self.console = recipe, path, out, console
 
-    def _stage(self, name: str, depends: Any, result: Path, work: Callable[[], None]) -> None:
-        """Do `work` unless `result` is there and was made from the same `depends`."""
+    def _stage(self, name: str, depends: Any, result: Path, work: Callable[[], None]) -> str:
+        """Do `work` unless `result` is there and was made from the same `depends`; the stage's key."""
         stamps = self.out / "stages"
         stamps.mkdir(exist_ok=True)
         stamp = stamps / f"{name}.json"
         key = _key([version("burnish"), name, depends])
         if stamp.is_file() and result.exists() and json.loads(stamp.read_text())["key"] == key:
             self.console.print(f"{name}: up to date")
-            return
+            return key
         self.console.print(f"[bold]{name}[/]")
         work()
         content = json.dumps({"key": key, "result": str(result)}) + "\n"
         replace(stamp, lambda beside: beside.write_text(content))
+        return key
 
     def distill(self) -> Path:
         section = self.recipe.distill
@@ -98,12 +100,13 @@ class _Run:
         )
         return folder
 
-    def export(self, student: Path, quantized: Path) -> Path:
+    def export(self, student: Path, quantized: Path) -> tuple[Path, str]:
+        """The bundle, and the key it was made by: its manifest changes when it is profiled."""
         assert self.recipe.calibration is not None
         bundle, photos = self.out / "photo.bundle", resolve(self.path, self.recipe.calibration)
         section = self.recipe.export
         depends = [_hash(student), _tree(quantized), section.model_dump(mode="json")]
-        self._stage(
+        key = self._stage(
             "export",
             depends,
             bundle,
@@ -119,9 +122,9 @@ class _Run:
                 self.console,
             ),
         )
-        return bundle
+        return bundle, key
 
-    def validate(self, bundle: Path) -> bool:
+    def validate(self, bundle: Path, exported: str) -> bool:
         section = self.recipe.validate_on
         if section is None:
             return True
@@ -144,10 +147,33 @@ class _Run:
             result, _ = validate_command(bundle, plan, folder, self.console)
             self.console.print(result["summary"], highlight=False, soft_wrap=True)
 
-        self._stage("validate", [_tree(bundle), _tree(photos), section.model_dump(mode="json")], verdict, work)
+        self._stage("validate", [exported, _tree(photos), section.model_dump(mode="json")], verdict, work)
         return not json.loads(verdict.read_text())["failures"]
 
-    def restore(self, bundle: Path) -> None:
+    def profile(self, bundle: Path, exported: str) -> None:
+        """Raises DeviceError when a device could not be measured; what was measured is kept, and the rest is tried again."""
+        section = self.recipe.profile
+        if section is None:
+            return
+        folder = self.out / "reports"
+
+        def work() -> None:
+            from ..device_tests.profile import Plan
+            from .profile import profile_command
+
+            plan = Plan(
+                programs=section.programs, threads=section.threads, runs=section.runs, blocks=min(5, section.runs)
+            )
+            result, complete = profile_command(bundle, section.devices, plan, folder, True, False, self.console)
+            self.console.print(result["summary"], highlight=False, soft_wrap=True)
+            if not complete:
+                raise DeviceError(
+                    "not every device could be measured; mend what is said above and run the recipe again"
+                )
+
+        self._stage("profile", [exported, section.model_dump(mode="json")], folder / "perf.json", work)
+
+    def restore(self, bundle: Path, exported: str) -> None:
         section = self.recipe.restore
         if section is None:
             return
@@ -174,7 +200,7 @@ class _Run:
             )
             self.console.print(row["summary"], highlight=False, soft_wrap=True)
 
-        self._stage("restore", [_tree(bundle), _hash(photo), section.model_dump(mode="json")], result, work)
+        self._stage("restore", [exported, _hash(photo), section.model_dump(mode="json")], result, work)
 
 
 def _key(depends: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -73,6 +73,15 @@ class ValidateSection(Frozen):
     keep_slow: bool = Field(default=False, description="let int8 pass that was measured not to be faster than float")
 
 
+class ProfileSection(Frozen):
+    """Where to measure the bundle's programs, and how often."""
+
+    devices: tuple[str, ...] = Field(default=("host",), min_length=1, description="as `burnish profile --device`")
+    programs: tuple[str, ...] = ()
+    threads: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    runs: int = Field(default=50, gt=0)
+
+
 class RestoreSection(Frozen):
     """A photograph to degrade and restore at the end."""
 
@@ -91,6 +100,7 @@ class Recipe(Frozen):
     quantize: QuantizeConfig = QuantizeConfig()
     export: ExportSection = ExportSection()
     validate_on: ValidateSection | None = Field(default=None, alias="validate")
+    profile: ProfileSection | None = None
     restore: RestoreSection | None = None
 
 

@@ -25,9 +25,10 @@ calibration: {PHOTOS / "dev"}
 quantize: {{pictures: 2, iterations: 2}}
 export: {{tile: 64}}
 validate: {{photos: {PHOTOS / "dev"}, pictures: 1, conditions: [noise-25], programs: [onnx-fp32], iterations: 1}}
+profile: {{programs: [onnx-fp32], runs: 2}}
 restore: {{photo: {PHOTOS / "dev" / "861443.jpg"}, degradations: {{rain: 0.5}}}}
 """
-STAGES = ("distill", "quantize", "export", "validate", "restore")
+STAGES = ("distill", "quantize", "export", "validate", "profile", "restore")
 
 
 def start(recipe: Path, out: Path) -> subprocess.Popen[str]:
@@ -69,6 +70,7 @@ def test_killed_at_random_moments_it_finishes_and_repeats_nothing(tmp_path: Path
     for result in (
         "reports/report.html",
         "reports/numerics.json",
+        "reports/perf.json",
         "restored.png",
         "trace/step_0.png",
         "trace/trace.json",

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
@@ -156,9 +156,13 @@ def _check_folder(out: Path, described: dict[str, Any]) -> None:
     try:
         found: Any = json.loads(path.read_text())
     except ValueError:
-        raise InputError(f"{path} is damaged; choose another --out") from None
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is damaged; choose another --out")
     if found != described:
-        other = next((key for key, value in described.items() if found.get(key) != value), "setting")
+        other = next(
+            (key for key, value in described.items() if cast(dict[str, Any], found).get(key) != value), "setting"
+        )
         raise InputError(f"{out} holds a run with another {other} (see {path}); choose another --out")
 
 

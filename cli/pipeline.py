@@ -29,8 +29,9 @@ from .training import embedded_student, train_section, weights_path
 def run_pipeline(recipe_path: Path, out: Path, console: Console) -> None:
     """Run every stage the recipe has. Raises InputError, and GateFailed after everything was written."""
     recipe = read_recipe(recipe_path)
-    out.mkdir(parents=True, exist_ok=True)
     run = _Run(recipe, recipe_path, out, console)
+    run.check()
+    out.mkdir(parents=True, exist_ok=True)
     student = run.distill()
     quantized = run.quantize(student)
     bundle, exported = run.export(student, quantized)
@@ -63,6 +64,19 @@ class _Run:
         replace(stamp, lambda beside: beside.write_text(content))
         return key
 
+    def check(self) -> None:
+        """Raises InputError for photographs that are not there: hours of training may lie before the stage that reads them."""
+        recipe = self.recipe
+        if recipe.calibration is None:
+            raise InputError(f"{self.path} has no calibration; expected a folder of photographs")
+        for folder in (recipe.calibration, *(part.photos for part in (recipe.distill, recipe.validate_on) if part)):
+            if not resolve(self.path, folder).is_dir():
+                raise InputError(f"{resolve(self.path, folder)} is not a folder; check the paths in the recipe")
+        if recipe.restore is not None and not resolve(self.path, recipe.restore.photo).is_file():
+            raise InputError(
+                f"{resolve(self.path, recipe.restore.photo)} is not a file; check restore.photo in the recipe"
+            )
+
     def distill(self) -> Path:
         section = self.recipe.distill
         if section is None:
@@ -87,8 +101,7 @@ class _Run:
         return weights
 
     def quantize(self, student: Path) -> Path:
-        if self.recipe.calibration is None:
-            raise InputError(f"{self.path} has no calibration; expected a folder of photographs")
+        assert self.recipe.calibration is not None
         photos, folder = resolve(self.path, self.recipe.calibration), self.out / "quantized"
         config, tile = self.recipe.quantize, self.recipe.export.tile
         depends = [_hash(student), _tree(photos), config.model_dump(mode="json"), tile]
@@ -212,7 +225,5 @@ def _hash(path: Path) -> str:
 
 
 def _tree(folder: Path) -> dict[str, str]:
-    """Hashes of all files below a folder, by relative path. Raises InputError when there is none."""
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; check the paths in the recipe")
+    """Hashes of all files below a folder, by relative path."""
     return {p.relative_to(folder).as_posix(): _hash(p) for p in sorted(folder.rglob("*")) if p.is_file()}

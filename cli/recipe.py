@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError
 
+from ..device_tests.devices import kind_of
 from ..device_tests.gate import Gate
 from ..distill.data import Mixture
+from ..distill.degradations import KINDS
 from ..distill.distillation import Weights
 from ..distill.recipe import Frozen, Schedule
 from ..distill.student import SIZES
 from ..distill.teachers.registry import TEACHERS
+from ..export.targets import TARGETS
 from ..quantize.config import QuantizeConfig
 from ..runtime.errors import InputError
 from ..runtime.routing import Routing
@@ -22,11 +26,37 @@ from ..runtime.routing import Routing
 EMBEDDED_WEIGHTS = "embedded"
 
 
+def _one_of(known: Iterable[str], what: str) -> Callable[[str], str]:
+    """A check made when the recipe is read: hours of training may lie before the stage that uses the name."""
+    names = tuple(known)
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"unknown {what} {name!r}; expected {', '.join(names)}")
+        return name
+
+    return check
+
+
+def _device(spec: str) -> str:
+    try:
+        kind_of(spec)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return spec
+
+
+Programs = tuple[Annotated[str, AfterValidator(_one_of(TARGETS, "program"))], ...]
+Kind = Annotated[str, AfterValidator(_one_of(KINDS, "degradation"))]
+
+
 class DistillSection(Frozen):
     """Which model to train, from what, on what and how."""
 
-    model: str = Field(default="student", description="'student', or the name of a teacher to train")
-    size: str = "small"
+    model: Annotated[str, AfterValidator(_one_of(("student", *TEACHERS), "model"))] = Field(
+        default="student", description="'student', or the name of a teacher to train"
+    )
+    size: Annotated[str, AfterValidator(_one_of(SIZES, "size"))] = "small"
     settings: dict[str, Any] = Field(
         default={}, description="of the teacher to train, as `burnish teacher info` lists them"
     )
@@ -38,26 +68,12 @@ class DistillSection(Frozen):
     schedule: Schedule = Schedule()
     weights: Weights = Weights()
 
-    @field_validator("model")
-    @classmethod
-    def _known_model(cls, model: str) -> str:
-        if model not in ("student", *TEACHERS):
-            raise ValueError(f"unknown model {model!r}; expected student or a teacher: {', '.join(TEACHERS)}")
-        return model
-
-    @field_validator("size")
-    @classmethod
-    def _known(cls, size: str) -> str:
-        if size not in SIZES:
-            raise ValueError(f"unknown size {size!r}; expected one of {', '.join(SIZES)}")
-        return size
-
 
 class ExportSection(Frozen):
     """Tile and programs of the bundle; no programs means all."""
 
-    tile: int = Field(default=272, gt=0, multiple_of=8)
-    programs: tuple[str, ...] = ()
+    tile: int = Field(default=272, ge=64, le=2048, multiple_of=16)
+    programs: Programs = ()
 
 
 class ValidateSection(Frozen):
@@ -66,7 +82,7 @@ class ValidateSection(Frozen):
     photos: str
     pictures: int | None = Field(default=None, gt=0)
     conditions: tuple[str, ...] = ()
-    programs: tuple[str, ...] = ()
+    programs: Programs = ()
     teacher: str | None = Field(default=None, description="a teacher's weights, to show the whole chain")
     iterations: int = Field(default=4, gt=0)
     gate: Gate = Gate()
@@ -76,8 +92,10 @@ class ValidateSection(Frozen):
 class ProfileSection(Frozen):
     """Where to measure the bundle's programs, and how often."""
 
-    devices: tuple[str, ...] = Field(default=("host",), min_length=1, description="as `burnish profile --device`")
-    programs: tuple[str, ...] = ()
+    devices: tuple[Annotated[str, AfterValidator(_device)], ...] = Field(
+        default=("host",), min_length=1, description="as `burnish profile --device`"
+    )
+    programs: Programs = ()
     threads: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     runs: int = Field(default=50, gt=0)
 
@@ -86,8 +104,10 @@ class RestoreSection(Frozen):
     """A photograph to degrade and restore at the end."""
 
     photo: str
-    degradations: dict[str, float] = Field(default={}, description="kind → severity; none restores the photo as it is")
-    budget_ms: float | None = None
+    degradations: dict[Kind, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default={}, description="kind → severity; none restores the photo as it is"
+    )
+    budget_ms: float | None = Field(default=None, ge=0)
 
 
 class Recipe(Frozen):

@@ -31,7 +31,13 @@ def list_devices() -> dict[str, Any]:
 def _line(row: dict[str, Any]) -> str:
     if "problem" in row:
         return f"{row['device']:<24}{row['problem']}"
-    words = [row["model"], row["cpu"], f"{row['cores']} cores", row["os"], row["platform"]]
+    words = [
+        row["model"],
+        row["cpu"],
+        f"{row['cores']} core{'' if row['cores'] == 1 else 's'}",
+        row["os"],
+        row["platform"],
+    ]
     if row["temperature_c"] is not None:
         words.append(f"{row['temperature_c']:.0f} °C")
     if row["free_bytes"] is not None:

@@ -34,14 +34,17 @@ def profile_command(
 ) -> tuple[dict[str, Any], bool]:
     """Measure, write perf.json, put what was measured into the bundle; whether every device answered.
 
-    The embedded bundle, which belongs to the installation, is left as it is.
+    The embedded bundle, which belongs to the installation, is left as it is. Raises InputError for a device of no known kind.
     """
     from ..device_tests.contents import read_contents
+    from ..device_tests.devices import kind_of
     from ..device_tests.latency import table
     from ..device_tests.perf import PERF
     from ..device_tests.profile import profile, seed_profiles
     from ..device_tests.report import PAGE, write_report
 
+    for spec in devices:
+        kind_of(spec)
     opened = Bundle.open(bundle or EMBEDDED)
     with _rows(devices, console) as show:
         perf = profile(opened, devices, plan, report, show, by_app=by_app)

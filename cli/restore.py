@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ..runtime import InputError, Restoration, Restorer, Step
 from ..runtime.files import replace
-from ..runtime.pictures import read, write
+from ..runtime.pictures import check_suffix, read, write
 from ..runtime.quality import quality_to_psnr
 from .progress import counting
 
@@ -56,6 +56,7 @@ def restore_file(
     picture = read(source)
     if not out.parent.is_dir():
         raise InputError(f"{out.parent} is not a folder; expected an existing folder to write {out.name} into")
+    check_suffix(out)
     restorer = Restorer.load(bundle, backend=backend, program=program, experts=experts, warm_up=budget_ms is not None)
     with counting("restore", Console(stderr=True)) as show:
         result = restorer.restore(
@@ -74,8 +75,9 @@ def restore_file(
     if trace is not None:
         write_trace(result, row, trace)
     predicted = f", predicted {quality_to_psnr(result.quality):.1f} dB" if result.steps else ""
+    rounds = max(0, len(result.steps) - 1)
     row["summary"] = (
-        f"{source} → {out}: {max(0, len(result.steps) - 1)} iterations, kept {result.iteration}, "
+        f"{source} → {out}: {rounds} iteration{'' if rounds == 1 else 's'}, kept {result.iteration}, "
         f"{result.elapsed_ms:.0f} ms{predicted}; "
         f"stopped: {result.reason.value} ({REASONS[result.reason.value]})"
         + "".join(f"\n{note}" for note in result.notes)

@@ -56,10 +56,12 @@ def quantize_stage(
     explain: bool = False,
 ) -> None:
     """Quantise with a status line."""
+    from ..distill.data import list_pictures
     from ..distill.weights import read_student
 
     check_tile(tile)
     trained = read_student(student)
+    list_pictures(photos)
     # Imported once the input is known to be good: executorch's libraries talk on stderr while they load.
     from ..quantize.stage import explain_student, quantize_student
     from .quantisation import judges, show_found, show_sensitivities
@@ -90,21 +92,14 @@ def export_command(
     console: Console,
 ) -> None:
     """`burnish export`: write the bundle with a status line; `command` goes into its provenance."""
+    from ..distill.data import list_pictures
     from ..distill.weights import read_student
+    from ..export.targets import select
 
     check_tile(tile)
     trained = read_student(student)
-    from ..export.context import Context
-    from ..export.experts import read_packs
-    from ..export.targets import select
-    from ..export.writer import write_bundle
-    from ..quantize.calibration import draw_samples
-    from ..quantize.config import QuantizeConfig
-    from .training import warn_of_licences
-
-    warn_of_licences(trained.provenance.teachers, console)
     targets = select(programs)
-    packs = read_packs(trained.student, experts)
+    list_pictures(calibration)
     if quantized is None:
         if programs and any(t.quantized for t in targets):
             raise InputError("an int8 program was asked for without --quantized; run `burnish quantize` first")
@@ -114,6 +109,16 @@ def export_command(
         if programs and without:
             raise InputError(f"{quantized} has no {without[0].quantizer} graphs, of which {without[0].name} is made")
         targets = [t for t in targets if t not in without]
+    # Imported once the input is known to be good, as in quantize_stage.
+    from ..export.context import Context
+    from ..export.experts import read_packs
+    from ..export.writer import write_bundle
+    from ..quantize.calibration import draw_samples
+    from ..quantize.config import QuantizeConfig
+    from .training import warn_of_licences
+
+    warn_of_licences(trained.provenance.teachers, console)
+    packs = read_packs(trained.student, experts)
     # Another seed than calibration's, so that programs are compared on trajectories they were not calibrated on.
     comparison = QuantizeConfig(pictures=8, iterations=2, seed=1)
     samples = draw_samples(trained.student, trained.routing, calibration, tile, comparison)
@@ -125,11 +130,14 @@ def export_command(
 
 def validate_command(bundle: Path | None, plan: Plan, report: Path, console: Console) -> tuple[dict[str, Any], bool]:
     """`burnish validate`: measure, write the reports, say whether the gate held."""
+    from ..device_tests.devices import kind_of
     from ..device_tests.report import PAGE, write_validation
     from ..device_tests.table import table
     from ..device_tests.validate import measure
     from ..runtime.bundle import EMBEDDED, Bundle
 
+    if plan.device is not None:
+        kind_of(plan.device)
     with counting("validate", console) as show:
         opened = Bundle.open(bundle or EMBEDDED)
         numerics, pictures = measure(opened, plan, report, show)

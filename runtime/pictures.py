@@ -201,6 +201,14 @@ def write(picture: Picture, path: Path) -> None:
     files.replace(path, lambda beside: beside.write_bytes(encode(picture, suffix)))
 
 
+def check_suffix(path: Path) -> None:
+    """Raises InputError where `write` knows no format for the file's suffix."""
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise InputError(
+            f"cannot write {path} (unknown file extension: {path.suffix or 'none'}); expected one such as .png or .jpg"
+        )
+
+
 def encode(picture: Picture, suffix: str) -> bytes:
     """The picture as a file of the format that a suffix such as ".png" stands for. Raises ValueError for an unknown one."""
     pixels = to_array(picture)

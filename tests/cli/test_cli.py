@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from burnish.runtime.bundle import EMBEDDED
 from PIL import Image
 from shared import PHOTOS
 
@@ -47,6 +48,7 @@ def bad_files(folder: Path) -> dict[str, list[str | Path]]:
     (folder / "unknown.yaml").write_text("version: 1\nspeed: fast\n")
     (folder / "wrong.safetensors").write_bytes(b"\0" * 64)
     out = folder / "out.png"
+    student = EMBEDDED / "student.safetensors"
     return {
         "not a picture": ["restore", folder / "text.png", out],
         "truncated": ["restore", folder / "cut.png", out],
@@ -55,6 +57,7 @@ def bad_files(folder: Path) -> dict[str, list[str | Path]]:
         "missing program": ["restore", PHOTO, out, "--program", "tensorrt-int4"],
         "unknown degradation": ["restore", PHOTO, out, "--degradation", "fog=1"],
         "malformed degradation": ["restore", PHOTO, out, "--degradation", "rain"],
+        "unknown suffix": ["restore", PHOTO, folder / "out.xyz"],
         "no such folder": ["restore", PHOTO, folder / "none" / "out.png"],
         "unknown key": ["run", folder / "unknown.yaml", "--out", folder / "run"],
         "no recipe": ["run", folder / "none.yaml", "--out", folder / "run"],
@@ -78,6 +81,9 @@ def bad_files(folder: Path) -> dict[str, list[str | Path]]:
             "hexagon",
         ],
         "no photographs": ["validate", "--data", folder / "empty.bundle", "--report", folder / "reports"],
+        "unknown program": ["export", student, out, "--calibration", PHOTOS / "dev", "--program", "onnx-fp64"],
+        "no calibration": ["export", student, out, "--calibration", folder / "empty.bundle"],
+        "unknown device": ["profile", "--device", "hots", "--report", folder / "reports"],
         "unknown verb": ["polish", PHOTO],
     }
 
@@ -90,6 +96,7 @@ CASES = [
     "missing program",
     "unknown degradation",
     "malformed degradation",
+    "unknown suffix",
     "no such folder",
     "unknown key",
     "no recipe",
@@ -97,6 +104,9 @@ CASES = [
     "bad tile",
     "unknown target",
     "no photographs",
+    "unknown program",
+    "no calibration",
+    "unknown device",
     "unknown verb",
 ]
 

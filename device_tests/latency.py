@@ -16,7 +16,7 @@ def table(perf: Perf) -> str:
     lines: list[str] = []
     measured = perf.measured
     if measured:
-        width = max(len(device.device) for device, _ in measured) + 2
+        width = max(len("device"), *(len(device.device) for device, _ in measured)) + 2
         head = (
             f"{'device':<{width}}{'program':<26}{'threads':>7}{'encode':>9}{'refine':>9}{'p50':>9}{'p90':>9}{'p99':>9}"
         )

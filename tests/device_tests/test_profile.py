@@ -92,7 +92,9 @@ def test_the_host_and_what_its_figures_become(native_runner: Path, embedded: Bun
     assert steps[-1][1] == steps[-1][2] == 5
     assert json.loads((tmp_path / PERF).read_text())["format"] == 1
     assert not list(tmp_path.glob(".unfinished*"))
-    assert "host" in table(perf)
+    head, row = table(perf).splitlines()[:2]
+    assert head.split()[:3] == ["device", "program", "threads"]
+    assert row.split()[:3] == ["host", INT8, "1"]
     copy = Path(shutil.copytree(embedded.path, tmp_path / "copy.bundle"))
     seeded = seed_profiles(Bundle.open(copy), perf)
     assert [p.program for p in seeded] == [INT8]
@@ -118,8 +120,9 @@ def test_unknown_programs_and_devices_given_twice_are_refused(embedded: Bundle, 
     with pytest.raises(InputError, match="twice"):
         profile(embedded, ["host", "host"], QUICK, tmp_path, quiet)
     assert not (tmp_path / PERF).exists()
-    result = CliRunner().invoke(app, ["profile", "--device", "host", "--threads", "two"])
-    assert isinstance(result.exception, InputError)
+    for options in (["--device", "host", "--threads", "two"], ["--device", "hots"]):
+        result = CliRunner().invoke(app, ["profile", *options, "--report", str(tmp_path)])
+        assert isinstance(result.exception, InputError)
 
 
 def test_a_file_that_is_no_profile_is_refused(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def test_signed_zero_point_targets_have_their_own_limit() -> None:
     assert summarise(runs, Gate(), 3).passed
     assert not summarise(runs, Gate(max_drop_db=0.15), 3).passed
     assert not summarise(pair(drop=(0.18,) * 3), Gate(), 3).passed
+    assert Gate().drop_limit("coreml-ios17-w8a8") == Gate().drop_limit("coreml-w8a8") != Gate().drop_limit(INT8)
 
 
 def test_decisions() -> None:

@@ -6,7 +6,7 @@ OUT ?= out/demo
 # Torch's and XNNPACK's idle workers must not spin on the cores of the others.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

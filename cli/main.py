@@ -35,7 +35,7 @@ def restore(
     min_quality: Annotated[float | None, typer.Option(min=0, max=1, help="stop at this predicted quality")] = None,
     max_iterations: Annotated[int, typer.Option(min=0)] = 4,
     degradation: Annotated[str | None, typer.Option(help="experts by hand: rain=0.7,noise=0.3")] = None,
-    backend: Annotated[str, typer.Option(help="auto, onnxruntime or executorch")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, or the name of a backend")] = "auto",
     program: Annotated[str | None, typer.Option(help="a program of the bundle, such as onnx-fp32")] = None,
     experts: Annotated[
         str | None, typer.Option(help="a pack of the bundle's experts, instead of the program's own")
@@ -314,7 +314,7 @@ def run_recipe(
     recipe: Annotated[Path, typer.Argument(help="a recipe, such as recipes/demo.yaml")],
     out: Annotated[Path, typer.Option(help="folder for everything the run makes")],
 ) -> None:
-    """Run a whole recipe: distil, quantise, export, validate, restore. Finished stages are skipped."""
+    """Run a whole recipe: distil, quantise, export, validate, profile, restore. Finished stages are skipped."""
     from .pipeline import run_pipeline
 
     run_pipeline(recipe, out, console)

@@ -17,7 +17,6 @@ from ..distill.distillation import Weights
 from ..distill.recipe import Frozen, Schedule
 from ..distill.student import SIZES
 from ..distill.teachers.registry import TEACHERS
-from ..export.targets import TARGETS
 from ..quantize.config import QuantizeConfig
 from ..runtime.errors import InputError
 from ..runtime.routing import Routing
@@ -38,15 +37,27 @@ def _one_of(known: Iterable[str], what: str) -> Callable[[str], str]:
     return check
 
 
-def _device(spec: str) -> str:
-    try:
-        kind_of(spec)
-    except InputError as error:
-        raise ValueError(str(error)) from None
-    return spec
+def _refused_by(check: Callable[[str], object]) -> Callable[[str], str]:
+    """What `check` raises InputError for."""
+
+    def validate(name: str) -> str:
+        try:
+            check(name)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    return validate
 
 
-Programs = tuple[Annotated[str, AfterValidator(_one_of(TARGETS, "program"))], ...]
+def _known_program(name: str) -> None:
+    # Imported where a recipe names programs: who only trains need not have what exports.
+    from ..export.targets import select
+
+    select([name])
+
+
+Programs = tuple[Annotated[str, AfterValidator(_refused_by(_known_program))], ...]
 Kind = Annotated[str, AfterValidator(_one_of(KINDS, "degradation"))]
 
 
@@ -92,7 +103,7 @@ class ValidateSection(Frozen):
 class ProfileSection(Frozen):
     """Where to measure the bundle's programs, and how often."""
 
-    devices: tuple[Annotated[str, AfterValidator(_device)], ...] = Field(
+    devices: tuple[Annotated[str, AfterValidator(_refused_by(kind_of))], ...] = Field(
         default=("host",), min_length=1, description="as `burnish profile --device`"
     )
     programs: Programs = ()

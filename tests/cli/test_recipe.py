@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,11 @@ RECIPES = PHOTOS.parent
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_what_ships_is_read(recipe: Path) -> None:
     assert read_recipe(recipe).version == 1
+
+
+def test_training_needs_nothing_that_only_exports_need() -> None:
+    code = "import sys, burnish.cli.recipe; print(*{'onnx', 'executorch', 'nncf', 'coremltools'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
 
 
 @pytest.mark.parametrize(

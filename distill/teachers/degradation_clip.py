@@ -1,10 +1,9 @@
 """CLIP that sees degradations: DA-CLIP's image controller on open_clip's towers.
 
-A trainable copy of the image tower, the controller, gives a degradation embedding beside words such as "hazy"; the
-outputs of its blocks join the frozen tower through zero-initialised linear layers, so that the content embedding of a
-degraded picture approaches that of the clean one. Luo et al., "Controlling Vision-Language Models for Multi-Task Image
-Restoration", ICLR 2024. Parameter names follow the authors' checkpoints, without their second copy of the image tower
-under `visual.`.
+A trainable copy of the image tower, the controller, gives a degradation embedding beside words such as "hazy". Luo et al.,
+"Controlling Vision-Language Models for Multi-Task Image Restoration", ICLR 2024. Their content embedding, by the frozen
+tower under control, is read by no restorer here and not computed. Parameter names follow the authors' checkpoints,
+without their second copy of the image tower under `visual.`.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 class DegradationCLIP(Constants):
-    """Embeds pictures by their degradation and content, and words, in one space. The towers of `clip` stay frozen.
+    """Embeds pictures by their degradation, and words, in one space. The towers of `clip` stay frozen.
 
     But for the tiny one's text transformer, which nobody trained before.
     """
@@ -73,17 +72,8 @@ class DegradationCLIP(Constants):
         `resize`: scale the whole picture to the tower's input; otherwise the centre is cropped at its own resolution,
         which keeps blur and noise as they are (UIR-LoRA's correction).
         """
-        return self._control(self._prepare(image, resize))[0]
-
-    def content_embedding(self, image: Tensor) -> Tensor:
-        """What the picture (B, 3, H, W) in [0, 1] shows, (B, width), not normalised: the frozen tower under control."""
-        pixels = self._prepare(image, resize=True)
-        joined = self._control(pixels)[1]
-        tower = self.clip.visual
-        tokens = tower._embeds(pixels)
-        # The authors consume the controller's outputs from the last to the first.
-        for block, control in zip(tower.transformer.resblocks, reversed(joined), strict=True):
-            tokens = block(tokens) + control
+        tower = self.visual_control
+        tokens = tower.transformer(tower._embeds(self._prepare(image, resize)))
         return tower._pool(tokens)[0] @ tower.proj
 
     def text_embedding(self, words: Sequence[str]) -> Tensor:
@@ -110,15 +100,9 @@ class DegradationCLIP(Constants):
             image = image[..., rows, :][..., columns]
         return (image - self._mean) / self._std
 
-    def _control(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The degradation embedding, and what each block passes on to the frozen tower."""
-        tower = self.visual_control
-        tokens, joined = tower.transformer(tower._embeds(pixels))
-        return tower._pool(tokens)[0] @ tower.proj, joined
-
 
 class _ControlTransformer(nn.Module):
-    """The controller's blocks, each with a linear layer towards the frozen tower that starts at zero."""
+    """The controller's blocks. `zero_modules`, towards the frozen tower, are in the checkpoints and in no computation here."""
 
     def __init__(self, transformer: Any):
         super().__init__()
@@ -129,12 +113,10 @@ class _ControlTransformer(nn.Module):
         for parameter in self.zero_modules.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
-        joined: list[Tensor] = []
-        for block, zero in zip(self.transformer.resblocks, self.zero_modules, strict=True):
+    def forward(self, tokens: Tensor) -> Tensor:
+        for block in self.transformer.resblocks:
             tokens = block(tokens)
-            joined.append(zero(tokens))
-        return tokens, joined
+        return tokens
 
 
 def _centre(length: int, side: int, device: torch.device) -> Tensor:

@@ -348,7 +348,7 @@ class UIRLoRA(Teacher):
         return picture / 2 + 0.5, features
 
     def passes(self, image: Tensor) -> dict[str, Callable[[], Any]]:
-        """Encoder, UNet and decoder with `top` adapters active, the router, and a whole restoration."""
+        """Encoder, UNet and decoder with `top` adapters active, and the router."""
         weights = torch.zeros(len(image), len(DEGRADATIONS), device=image.device)
         weights[:, : self.top] = 1 / self.top
         with torch.no_grad():

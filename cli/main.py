@@ -129,7 +129,9 @@ def export(
         list[str] | None, typer.Option(help="NAME=STUDENT.safetensors: its experts as a pack, exchanged at run time")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="only say what each target would make of the model")] = False,
-    target: Annotated[list[str] | None, typer.Option(help="with --check: only these targets")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="with --check: only executorch-xnnpack-fp32, …-int8, coreml or tensorrt")
+    ] = None,
     max_partitions: Annotated[int, typer.Option(min=1, help="with --check: partitions a method may have")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="with --check: print the result as JSON")] = False,
 ) -> None:
@@ -191,7 +193,9 @@ def validate(
     program: Annotated[list[str] | None, typer.Option(help="only these programs")] = None,
     teacher: Annotated[Path | None, typer.Option(help="a teacher's weights, to show the whole chain")] = None,
     iterations: Annotated[int, typer.Option(min=1)] = 4,
-    max_drop_db: Annotated[float | None, typer.Option(min=0, help="mean PSNR lost to the student (0.15)")] = None,
+    max_drop_db: Annotated[
+        float | None, typer.Option(min=0, help="mean PSNR lost to the student (0.15; Core ML, TensorRT 0.2)")
+    ] = None,
     max_worst_drop_db: Annotated[float | None, typer.Option(min=0, help="on the worst 5 % of pictures (0.5)")] = None,
     max_ssim_drop: Annotated[float | None, typer.Option(min=0, help="mean SSIM lost (0.01)")] = None,
     max_delta_e: Annotated[float | None, typer.Option(min=0, help="mean ΔE2000 to the student (0.5)")] = None,

@@ -379,7 +379,7 @@ def run() -> None:
     except BurnishError as error:
         _fail(str(error), error.exit_status)
     except MemoryError:
-        _fail("out of memory; use a smaller picture or a smaller --max-iterations", InputError.exit_status)
+        _fail("out of memory; use smaller pictures, fewer --jobs or a smaller batch", InputError.exit_status)
     except OSError as error:
         _fail(f"{error.strerror or error} ({error.filename or 'no file'}); check the path and the room on disk", 2)
 

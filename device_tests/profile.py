@@ -74,7 +74,7 @@ def profile(
 
     A device that fails does so alone, with its reason in its row. What was finished is kept beside the report until all
     devices are done: started again, a profile goes on. Rows of other devices that perf.json holds already stay. `by_app`: the
-    demo app measures on Android phones. Raises InputError for an unknown program or a device that is given twice.
+    demo app measures on Android phones. Raises BundleError for an unknown program, InputError for a device given twice.
     """
     for name in plan.programs:
         bundle.program(name)
@@ -131,7 +131,7 @@ def read_perf(path: Path) -> Perf:
 
 
 def seed_profiles(bundle: Bundle, perf: Perf) -> list[Profile]:
-    """Put what was measured into the bundle's manifest, for the cost model of such devices; what was put there.
+    """Put what was measured into the bundle's manifest, for the cost model; what was put there.
 
     Of several thread counts the fastest counts; what an emulator ran does not. Raises InputError.
     """

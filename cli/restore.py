@@ -57,6 +57,8 @@ def restore_file(
     if not out.parent.is_dir():
         raise InputError(f"{out.parent} is not a folder; expected an existing folder to write {out.name} into")
     check_suffix(out)
+    if trace is not None and trace.exists() and not trace.is_dir():
+        raise InputError(f"{trace} is not a folder; expected one to write the trace into, or a new name")
     restorer = Restorer.load(bundle, backend=backend, program=program, experts=experts, warm_up=budget_ms is not None)
     with counting("restore", Console(stderr=True)) as show:
         result = restorer.restore(
@@ -125,9 +127,13 @@ def step_row(step: Step) -> dict[str, Any]:
 
 
 def write_trace(result: Restoration, row: dict[str, Any], folder: Path) -> None:
-    """One PNG a step and trace.json with one row a step."""
+    """One PNG a step and trace.json with one row a step; a longer trace that was there leaves no steps behind."""
     folder.mkdir(parents=True, exist_ok=True)
-    for index, rgb in enumerate(result.steps_rgb):
-        write(result.picture.with_rgb(rgb), folder / f"step_{index}.png")
+    names = [f"step_{index}.png" for index in range(len(result.steps_rgb))]
+    for name, rgb in zip(names, result.steps_rgb, strict=True):
+        write(result.picture.with_rgb(rgb), folder / name)
+    for stale in folder.glob("step_[0-9]*.png"):
+        if stale.name not in names:
+            stale.unlink()
     text = json.dumps(row, indent=1) + "\n"
     replace(folder / "trace.json", lambda beside: beside.write_text(text))

@@ -23,6 +23,8 @@ def burnish(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Compl
 
 
 def test_restore_with_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "trace").mkdir()
+    (tmp_path / "trace" / "step_9.png").touch()  # of a longer trace
     done = burnish(
         "restore", PHOTO, tmp_path / "out.png", "--max-iterations", "2", "--trace", tmp_path / "trace", "--json"
     )
@@ -58,6 +60,7 @@ def bad_files(folder: Path) -> dict[str, list[str | Path]]:
         "unknown degradation": ["restore", PHOTO, out, "--degradation", "fog=1"],
         "malformed degradation": ["restore", PHOTO, out, "--degradation", "rain"],
         "unknown suffix": ["restore", PHOTO, folder / "out.xyz"],
+        "trace is a file": ["restore", PHOTO, out, "--trace", folder / "text.png"],
         "no such folder": ["restore", PHOTO, folder / "none" / "out.png"],
         "unknown key": ["run", folder / "unknown.yaml", "--out", folder / "run"],
         "no recipe": ["run", folder / "none.yaml", "--out", folder / "run"],
@@ -97,6 +100,7 @@ CASES = [
     "unknown degradation",
     "malformed degradation",
     "unknown suffix",
+    "trace is a file",
     "no such folder",
     "unknown key",
     "no recipe",

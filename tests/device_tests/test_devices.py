@@ -12,7 +12,7 @@ from burnish.device_tests.devices import Device, connected, open_device
 from burnish.device_tests.devices.facts import clean, read_identity, read_state
 from burnish.device_tests.devices.result import Result
 from burnish.device_tests.devices.workspace import Workspace
-from burnish.runtime.errors import DeviceError
+from burnish.runtime.errors import DeviceError, InputError
 
 # Names that would do harm where a shell read them.
 NAMES = [
@@ -150,7 +150,7 @@ def test_the_phone_is_known_to_be_emulated_and_its_properties_are_data(phone: ob
 )
 def test_specifications_that_are_none_are_refused(spec: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ADB_SERVER_SOCKET", f"localfilesystem:{tmp_path}/no.sock")
-    with pytest.raises(DeviceError):
+    with pytest.raises((DeviceError, InputError)):
         open_device(spec)
 
 

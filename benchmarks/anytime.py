@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from burnish.device_tests.metrics import psnr
 from burnish.distill.data import list_pictures
 from burnish.distill.degradations import degrade
 from burnish.runtime import Restorer
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiles import psnr, varied
+from tiles import varied
 
 PHOTOS = Path(__file__).parents[1] / "recipes" / "photos" / "eval"
 CONDITIONS = {

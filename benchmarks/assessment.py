@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from burnish.device_tests.decisions import replay
-from burnish.device_tests.metrics import psnr, to_pixels
+from burnish.device_tests.metrics import from_pixels, psnr, to_pixels
 from burnish.device_tests.protocol import Condition, degraded, load_protocol, read_clean
 from burnish.device_tests.trajectory import run_session
 from burnish.distill.data import list_pictures
@@ -53,7 +53,7 @@ def run(session: Session, bundle: Bundle, condition: Condition, name: str, clean
     picture = degraded(condition, name, clean)
     trajectory = run_session(session, manifest.routing, manifest.student.rank, picture, iterations)
     logits = session.encode(to_program(to_pixels(picture), manifest.tile)).logits
-    shown = (to_pixels(picture).astype(np.float32) / 255, *trajectory.pictures)
+    shown = (from_pixels(to_pixels(picture)), *trajectory.pictures)
     return Row(
         tuple(min(MOST_DB, psnr(x, clean)) for x in shown),
         tuple(quality_to_psnr(q) for q in trajectory.qualities[0]),

@@ -21,13 +21,12 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from burnish.device_tests.eager import EagerSession
 from burnish.device_tests.metrics import View, compare, from_pixels, to_pixels
 from burnish.device_tests.pairs import Pair, PairSet, find_pairs
 from burnish.device_tests.protocol import Array, Condition, load_protocol
 from burnish.device_tests.trajectory import run_restorer, run_teacher
-from burnish.distill.data import list_pictures
+from burnish.distill.data import list_pictures, to_tensor
 from burnish.distill.weights import load_student, load_teacher
 from burnish.runtime import Bundle, Restorer
 from burnish.runtime.bundle import EMBEDDED, Program
@@ -99,7 +98,7 @@ def haarpsi(picture: Array, truth: Array) -> float:
     """HaarPSI of pictures in [0, 1]."""
     import piq  # imports torchvision, which burnish.distill prepares for a torch without its operators
 
-    first, second = (torch.from_numpy(x.transpose(2, 0, 1)[None].copy()) for x in (picture, truth))
+    first, second = (to_tensor(x)[None] for x in (picture, truth))
     return float(piq.haarpsi(first, second, data_range=1.0))
 
 

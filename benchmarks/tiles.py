@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from burnish.device_tests.metrics import psnr
 from burnish.distill.data import list_pictures
 from burnish.distill.degradations import degrade
 from burnish.runtime import Restorer
@@ -40,11 +41,6 @@ KINDS = (
 )
 Array = NDArray[np.float32]
 Curve = list[tuple[float, float]]
-
-
-def psnr(picture: Array, truth: Array) -> float:
-    """In dB, of pictures in [0, 1]."""
-    return float(-10 * np.log10(max(1e-10, np.mean((picture - truth) ** 2))))
 
 
 def varied(clean: Array, seed: int) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from ..runtime.backends.base import ENCODE_OUTPUTS
-from ..runtime.bundle import Calibration
+from ..runtime.bundle import Bundle, Calibration, Program
 from ..runtime.controller import Policy
 from ..runtime.routing import Routing
 from .records import Record
@@ -49,6 +49,19 @@ class Restore(Record):
     calibration: Calibration = Calibration()
     policy: Policy = Policy()
     keep_steps: bool = False
+
+    @classmethod
+    def by(cls, bundle: Bundle, program: Program, policy: Policy, *, keep_steps: bool = False) -> Restore:
+        """With a program of a bundle, as the runtime would."""
+        manifest = bundle.manifest
+        return cls(
+            tile=manifest.tile,
+            rank=manifest.student.rank,
+            routing=manifest.routing,
+            calibration=program.calibration,
+            policy=policy,
+            keep_steps=keep_steps,
+        )
 
 
 class Job(Record):

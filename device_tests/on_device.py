@@ -12,7 +12,7 @@ from .job import Job, Restore
 from .metrics import from_pixels, to_pixels
 from .protocol import Array
 from .runners import runner_for
-from .trajectory import Trajectory
+from .trajectory import Trajectory, predicted
 
 LIMIT_S = 900
 
@@ -45,29 +45,19 @@ class DevicePrograms:
 
     def run(self, name: str, picture: Array, iterations: int) -> Trajectory:
         """What the program makes of a picture, as `trajectory.run_restorer` does here. Raises DeviceError."""
-        manifest, program = self._bundle.manifest, self._bundle.program(name)
-        task = Restore(
-            tile=manifest.tile,
-            rank=manifest.student.rank,
-            routing=manifest.routing,
-            calibration=program.calibration,
-            policy=Policy(max_iterations=iterations, min_iterations=iterations, rollback=False),
-            keep_steps=True,
-        )
+        program = self._bundle.program(name)
+        policy = Policy(max_iterations=iterations, min_iterations=iterations, rollback=False)
+        task = Restore.by(self._bundle, program, policy, keep_steps=True)
         job = Job(program="", limit_s=LIMIT_S, restore=task)
         outcome = self._bench.run(program, job, pictures={"picture": to_pixels(picture)})
         (row,) = outcome.result.restorations
         if len(row.steps) != iterations + 1 or any(event.broken for event in row.trace):
             raise DeviceError(f"{self.spec}: {name} gave a broken picture and stopped: {row.reason}")
-        plan = plan_tiles(picture.shape[0], picture.shape[1], manifest.tile)
-        qualities = [[0.0] * (iterations + 1) for _ in range(len(plan))]
-        for event in row.trace:
-            if event.quality is not None and (event.ran == "refine" or event.iteration == 0):
-                qualities[event.tile][event.iteration] = event.quality
+        plan = plan_tiles(picture.shape[0], picture.shape[1], self._bundle.manifest.tile)
         return Trajectory(
             tuple(from_pixels(outcome.pictures[f"picture.{i}"]) for i in range(1, iterations + 1)),
             plan,
-            tuple(tuple(tile) for tile in qualities),
+            predicted(row.trace, len(plan), iterations),
             tuple(step.gates for step in row.steps[1:]),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 from ..distill.teachers.protocol import Teacher
 from ..runtime.backends import Encoded, Session
 from ..runtime.errors import BackendError
+from ..runtime.restoration import Event
 from ..runtime.restorer import Restorer
 from ..runtime.routing import Gates, Routing, gate_tensor, route
 from ..runtime.tiles import TilePlan, from_program, plan_tiles, to_program
+from .job import Event as JobEvent
 from .metrics import from_pixels, to_pixels
 from .protocol import Array
 
@@ -34,13 +37,17 @@ def run_restorer(restorer: Restorer, picture: Array, iterations: int) -> Traject
     if result.notes or len(result.steps) != iterations + 1:
         raise BackendError(" ".join(result.notes) or f"{restorer.program.name} stopped early: {result.reason.value}")
     plan = plan_tiles(picture.shape[0], picture.shape[1], restorer.bundle.manifest.tile)
-    qualities = [[0.0] * (iterations + 1) for _ in range(len(plan))]
-    for event in result.trace:
+    qualities = predicted(result.trace, len(plan), iterations)
+    return Trajectory(result.steps_rgb[1:], plan, qualities, tuple(s.gates for s in result.steps[1:]))
+
+
+def predicted(trace: Iterable[Event | JobEvent], tiles: int, iterations: int) -> tuple[tuple[float, ...], ...]:
+    """Predicted quality of every tile's input and iterations, from the calls of a restoration here or on a device."""
+    qualities = [[0.0] * (iterations + 1) for _ in range(tiles)]
+    for event in trace:
         if event.quality is not None and (event.ran == "refine" or event.iteration == 0):
             qualities[event.tile][event.iteration] = event.quality
-    return Trajectory(
-        result.steps_rgb[1:], plan, tuple(tuple(tile) for tile in qualities), tuple(s.gates for s in result.steps[1:])
-    )
+    return tuple(tuple(tile) for tile in qualities)
 
 
 def run_session(session: Session, routing: Routing, rank: int, picture: Array, iterations: int) -> Trajectory:

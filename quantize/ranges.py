@@ -22,8 +22,8 @@ def drop_what_relu_discards(graph: fx.GraphModule) -> None:
     A term below the negative of the largest value of the other makes the sum negative, and ReLU zero: saturating there
     changes nothing. Branches of residual blocks reach far below that, since nothing in training holds them back.
     """
-    for terms in _sums_before_relu(graph):
-        ranges = [_range(term) for term in terms]
+    for terms in sums_before_relu(graph):
+        ranges = [range_of(term) for term in terms]
         for term, (lowest, highest), (_, other) in zip(terms, ranges, reversed(ranges), strict=True):
             if lowest < -max(other, 0.0):
                 _set_range(term, -max(other, 0.0), max(highest, 0.0))
@@ -37,12 +37,12 @@ def centre(graph: fx.GraphModule) -> None:
     """
     for node in graph.graph.nodes:
         if node.target is QUANTIZE:
-            reach = max(abs(bound) for bound in _range(node))
+            reach = max(abs(bound) for bound in range_of(node))
             _set_parameters(node, max(reach, 1e-8) / node.args[4], 0)
     graph.recompile()
 
 
-def _sums_before_relu(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:
+def sums_before_relu(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:
     """Both terms' quantizers of every sum that only ReLU reads, where the sum alone reads them."""
     for node in graph.graph.nodes:
         if node.target not in ADD or not all(user.target in _RELU for user in node.users):
@@ -61,7 +61,7 @@ def _only_quantizer(argument: Any) -> fx.Node | None:
     return quantizer if len(quantizer.users) == len(argument.users) == 1 else None
 
 
-def _range(quantizer: Any) -> tuple[float, float]:
+def range_of(quantizer: Any) -> tuple[float, float]:
     scale, zero, lowest, highest = quantizer.args[1:5]
     return (lowest - zero) * scale, (highest - zero) * scale
 

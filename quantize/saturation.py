@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from .ranges import DEQUANTIZE, QUANTIZE, _range, _sums_before_relu
+from .ranges import DEQUANTIZE, QUANTIZE, range_of, sums_before_relu
 
 # Share of a quantizer's values: so many more than with the graph's own weights may be cut off.
 TOLERATED = 0.01
@@ -71,7 +71,7 @@ class Unrounded(fx.Interpreter):
         self.reaches: dict[str, Reach] = {}
         self._by_channel = by_channel
         # ReLU discards what these cut off below (`ranges.drop_what_relu_discards`).
-        self._narrowed = {term for terms in _sums_before_relu(graph) for term in terms}
+        self._narrowed = {term for terms in sums_before_relu(graph) for term in terms}
 
     def run_node(self, n: fx.Node) -> Any:
         source = n.args[0] if n.args else None
@@ -80,7 +80,7 @@ class Unrounded(fx.Interpreter):
         if n.target is not QUANTIZE or not isinstance(source, fx.Node):
             return super().run_node(n)
         values: Tensor = self.env[source]
-        reach = self.reaches.setdefault(n.name, Reach(*_origin(source), *_range(n)))
+        reach = self.reaches.setdefault(n.name, Reach(*_origin(source), *range_of(n)))
         reach.see(values, n not in self._narrowed)
         if reach.layer.endswith(self._by_channel):
             reach.see_channels(values)

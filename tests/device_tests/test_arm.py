@@ -65,14 +65,7 @@ def test_a_whole_restoration_on_arm_decides_as_the_runtime_on_the_host(
     noise = np.random.default_rng(0).normal(0, 0.1, (200, 150, 3))
     picture = np.rint(np.clip(photo[100:300, 100:250] + noise, 0, 1) * 255).astype(np.uint8)
     policy = Policy(max_iterations=2)
-    manifest, program = embedded.manifest, embedded.program(INT8)
-    task = Restore(
-        tile=manifest.tile,
-        rank=manifest.student.rank,
-        routing=manifest.routing,
-        calibration=program.calibration,
-        policy=policy,
-    )
+    task = Restore.by(embedded, embedded.program(INT8), policy)
     outcome = run(embedded, f"arm:{CORES[1]}", INT8, Job(program="", restore=task), pictures={"noisy": picture})
     expected = Restorer.load(program=INT8, backend="executorch", warm_up=False).restore(picture, **policy.model_dump())
     row = outcome.result.restorations[0]

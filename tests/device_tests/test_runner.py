@@ -76,18 +76,10 @@ def test_the_whole_loop_is_that_of_the_runtime(
     native_runner: Path, embedded: Bundle, pictures: dict[str, NDArray[np.uint8]], program: str, backend: str
 ) -> None:
     restorer = Restorer.load(program=program, backend=backend, warm_up=False)
-    manifest = embedded.manifest
     chosen = embedded.program(program)
     with Bench(open_device("host"), embedded) as bench:
         for policy in POLICIES if program == INT8 else POLICIES[:1]:
-            task = Restore(
-                tile=manifest.tile,
-                rank=manifest.student.rank,
-                routing=manifest.routing,
-                calibration=chosen.calibration,
-                policy=policy,
-                keep_steps=True,
-            )
+            task = Restore.by(embedded, chosen, policy, keep_steps=True)
             outcome = bench.run(chosen, Job(program="", restore=task), pictures=pictures)
             for row in outcome.result.restorations:
                 expected = restorer.restore(pictures[row.name], keep_steps=True, **policy.model_dump())

@@ -57,6 +57,8 @@ def restore_file(
     if not out.parent.is_dir():
         raise InputError(f"{out.parent} is not a folder; expected an existing folder to write {out.name} into")
     check_suffix(out)
+    if out.exists() and out.samefile(source):
+        raise InputError(f"{out} is the picture to restore, which would be lost; name another file for the result")
     if trace is not None and trace.exists() and not trace.is_dir():
         raise InputError(f"{trace} is not a folder; expected one to write the trace into, or a new name")
     restorer = Restorer.load(bundle, backend=backend, program=program, experts=experts, warm_up=budget_ms is not None)

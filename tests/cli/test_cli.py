@@ -46,6 +46,7 @@ def test_restore_says_why_it_stopped(tmp_path: Path) -> None:
 def bad_files(folder: Path) -> dict[str, list[str | Path]]:
     (folder / "text.png").write_text("no picture")
     (folder / "cut.png").write_bytes(PHOTO.read_bytes()[:9000])
+    (folder / "own.png").write_bytes(PHOTO.read_bytes())
     (folder / "empty.bundle").mkdir()
     (folder / "unknown.yaml").write_text("version: 1\nspeed: fast\n")
     (folder / "wrong.safetensors").write_bytes(b"\0" * 64)
@@ -60,6 +61,7 @@ def bad_files(folder: Path) -> dict[str, list[str | Path]]:
         "unknown degradation": ["restore", PHOTO, out, "--degradation", "fog=1"],
         "malformed degradation": ["restore", PHOTO, out, "--degradation", "rain"],
         "unknown suffix": ["restore", PHOTO, folder / "out.xyz"],
+        "onto itself": ["restore", folder / "own.png", folder / "." / "own.png"],
         "trace is a file": ["restore", PHOTO, out, "--trace", folder / "text.png"],
         "no such folder": ["restore", PHOTO, folder / "none" / "out.png"],
         "unknown key": ["run", folder / "unknown.yaml", "--out", folder / "run"],
@@ -100,6 +102,7 @@ CASES = [
     "unknown degradation",
     "malformed degradation",
     "unknown suffix",
+    "onto itself",
     "trace is a file",
     "no such folder",
     "unknown key",

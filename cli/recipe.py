@@ -75,6 +75,9 @@ class DistillSection(Frozen):
     start: str | None = Field(default=None, description="weights to continue from: a file, or 'embedded' for a student")
     teacher: str | None = Field(default=None, description="a teacher's weights; null for ground truth alone")
     cache: str | None = Field(default=None, description="trajectories of `burnish teacher cache`, instead of a teacher")
+    licence: str | None = Field(
+        default=None, description="of the trained weights; null for that of the weights the training starts from"
+    )
     mixture: Mixture = Mixture()
     schedule: Schedule = Schedule()
     weights: Weights = Weights()

@@ -73,6 +73,7 @@ def train_section(
         teachers=tuple(dict.fromkeys((*before.teachers, *taught_by))),
         data=tuple(dict.fromkeys((*before.data, str(section.cache or photos.name)))),
         commands=(*before.commands, f"burnish distill {recipe_path.name}"),
+        licence=section.licence or before.licence,
     )
     save_student(Trained(student, routing, provenance), weights)
     return weights
@@ -138,7 +139,7 @@ def _described(section: DistillSection, recipe_path: Path, photos: Path) -> dict
 
     data = fingerprint(photos) if section.cache is None else sha256(resolve(recipe_path, section.cache) / MANIFEST)
     used = {name: weights_path(getattr(section, name), recipe_path) for name in ("start", "teacher")}
-    fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", *used})
+    fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", "licence", *used})
     hashes = {name: path and sha256(path) for name, path in used.items()}
     return fixed | hashes | {"data": data, "schedule": _fixed(section.schedule)}
 

@@ -11,8 +11,6 @@ from ..distill.student import Student
 from ..distill.weights import Trained
 from ..quantize.calibration import Samples
 
-WEIGHTS_LICENCE = "CC BY-SA 4.0"
-
 
 @dataclass(frozen=True)
 class Context:
@@ -28,6 +26,11 @@ class Context:
     @property
     def student(self) -> Student:
         return self.trained.student
+
+    @property
+    def licence(self) -> str:
+        """Of the weights, in words."""
+        return self.trained.provenance.licence or "not stated"
 
 
 def versions(*packages: str) -> dict[str, str]:

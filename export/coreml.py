@@ -30,7 +30,7 @@ from ..runtime.backends.coreml_reference import PACKAGE, CoreMLReferenceSession 
 from ..runtime.errors import BackendError  # noqa: E402
 from ..runtime.mlprogram.package import Package, seal  # noqa: E402
 from .agreement import Agreement, restored_by, restored_by_methods  # noqa: E402
-from .context import WEIGHTS_LICENCE, Context  # noqa: E402
+from .context import Context  # noqa: E402
 
 MADE_WITH = ("torch", "coremltools", "nncf", "executorch")
 FLOAT16_LARGEST = 65504.0
@@ -70,12 +70,12 @@ _DEFAULT = Packing()
 
 def write_fp16(context: Context, folder: Path, packing: Packing = _DEFAULT) -> None:
     """Convert both methods with fp16 weights and values."""
-    _write(export_graphs(context.student, context.tile), packing, folder)
+    _write(export_graphs(context.student, context.tile), packing, folder, context.licence)
 
 
 def write_w8a8(context: Context, folder: Path, packing: Packing = _DEFAULT) -> None:
     """Convert the quantised graphs: int8 weights and activations, fp16 between them."""
-    _write(graphs(context), packing, folder)
+    _write(graphs(context), packing, folder, context.licence)
 
 
 write_images_fp16 = partial(write_fp16, packing=Packing(images=True))
@@ -84,7 +84,7 @@ write_ios17_fp16 = partial(write_fp16, packing=Packing(17))
 write_ios17_w8a8 = partial(write_w8a8, packing=Packing(17))
 
 
-def _write(programs: Mapping[str, ExportedProgram], packing: Packing, folder: Path) -> None:
+def _write(programs: Mapping[str, ExportedProgram], packing: Packing, folder: Path, licence: str) -> None:
     several = packing.ios >= 18
     with (
         tempfile.TemporaryDirectory(dir=folder) as scratch,
@@ -104,7 +104,7 @@ def _write(programs: Mapping[str, ExportedProgram], packing: Packing, folder: Pa
     for place in sorted(folder.glob("*.mlpackage")):
         # coremltools leaves a table for ExecuTorch's debugger beside what Core ML reads.
         (place / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
-        _describe(place, packing.images)
+        _describe(place, packing.images, licence)
         seal(place)
 
 
@@ -164,12 +164,12 @@ def _average_in_steps(program: ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
-def _describe(place: Path, images: bool) -> None:
+def _describe(place: Path, images: bool, licence: str) -> None:
     """Author, licence, and what every input and output is, in the specification's metadata."""
     spec: Any = ct.utils.load_spec(str(place))
     description = spec.description
     description.metadata.author = "burnish"
-    description.metadata.license = WEIGHTS_LICENCE
+    description.metadata.license = licence
     description.metadata.versionString = version("burnish")
     description.metadata.shortDescription = (
         "Restores photographs step by step: encode reads a picture, refine returns a better one. "

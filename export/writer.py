@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..distill.methods import example_inputs, methods, multiply_adds
-from ..distill.weights import Trained, save_student
+from ..distill.weights import save_student
+from ..quantize.stage import read_record
 from ..runtime.backends import Session
 from ..runtime.bundle import (
     FORMAT,
@@ -28,7 +29,7 @@ from ..runtime.files import replace_folder
 from ..runtime.selftest import INPUTS
 from . import selftest
 from .agreement import Agreement, restored_by_methods
-from .context import WEIGHTS_LICENCE, Context
+from .context import Context
 from .expert_pack import write_pack
 from .experts import read_pack
 from .targets import Target
@@ -39,14 +40,16 @@ def write_bundle(
 ) -> Path:
     """Write a bundle at `out`: into a folder beside it, renamed when complete. Raises InputError, BackendError.
 
-    `command` made it, and joins the student's provenance. A bundle that is already there is replaced only by a finished one.
+    `command` made it, and joins the student's provenance in the manifest. A bundle that is already there is replaced only by a
+    finished one.
     """
     student, routing, provenance = context.trained
-    provenance = provenance.model_copy(update={"commands": tuple(dict.fromkeys((*provenance.commands, command)))})
+    quantised = () if context.quantized is None else (read_record(context.quantized).command,)
+    commands = (*provenance.commands, *quantised, command)
 
     def save(folder: Path) -> None:
         weights = folder / "student.safetensors"
-        save_student(Trained(student, routing, provenance), weights)
+        save_student(context.trained, weights)
         (folder / "tests").mkdir()
         selftest.write_inputs(selftest.inputs(context), folder / INPUTS)
         programs: list[Program] = []
@@ -85,8 +88,8 @@ def write_bundle(
             programs=tuple(programs),
             self_test=SelfTest(inputs=_file(folder / INPUTS, folder), expected=tuple(expected)),
             experts=tuple(_pack(name, context, targets, folder, progress) for name in context.packs),
-            provenance=provenance,
-            licence=WEIGHTS_LICENCE,
+            provenance=provenance.model_copy(update={"commands": commands}),
+            licence=context.licence,
         )
         (folder / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
 

@@ -33,6 +33,17 @@ class Record(Frozen):
     config: QuantizeConfig
     kept_in_float: dict[str, tuple[str, ...]]
 
+    @property
+    def command(self) -> str:
+        """What a bundle's provenance says of it."""
+        minutes = self.config.training_minutes
+        return "burnish quantize" if minutes is None else f"burnish quantize --train-minutes {minutes:g}"
+
+
+def read_record(folder: Path) -> Record:
+    """How the graphs of a folder were quantised."""
+    return Record.model_validate_json((folder / MARKER).read_text())
+
 
 def quantize_student(
     trained: Trained,

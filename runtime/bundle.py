@@ -120,11 +120,12 @@ class Teacher(_Entry):
 
 
 class Provenance(_Entry):
-    """What went into the weights."""
+    """What went into the weights, and under which licence they stand (None: not stated)."""
 
     teachers: tuple[Teacher, ...] = ()
     data: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    licence: str | None = None
 
 
 class Expectation(_Entry):

@@ -9,12 +9,13 @@ import pytest
 import torch
 from burnish.device_tests.eager import EagerSession
 from burnish.distill.student import Student
-from burnish.distill.weights import Trained
+from burnish.distill.weights import Trained, read_student
 from burnish.export.context import Context
 from burnish.export.targets import TARGETS, Target, select
 from burnish.export.writer import write_bundle
 from burnish.quantize.calibration import Samples
 from burnish.runtime import Bundle, InputError, backends
+from burnish.runtime.bundle import Provenance
 from burnish.runtime.errors import BackendError
 from burnish.runtime.routing import Routing, gate_tensor, given_gates
 from numpy.typing import NDArray
@@ -88,3 +89,20 @@ def test_what_is_no_bundle_is_not_overwritten(student: Student, samples: Samples
 def test_unknown_programs_are_named() -> None:
     with pytest.raises(InputError, match="onnx-fp64"):
         select(["onnx-fp64"])
+
+
+def test_a_bundle_says_how_it_was_made(bundle_path: Path) -> None:
+    manifest = Bundle.open(bundle_path).manifest
+    assert manifest.provenance.commands == ("burnish quantize", "a test")
+    assert manifest.licence == "not stated"
+
+
+def test_a_student_taken_out_of_a_bundle_says_nothing_twice(student: Student, samples: Samples, tmp_path: Path) -> None:
+    trained = Trained(student, provenance=Provenance(commands=("burnish distill mine.yaml",), licence="CC0-1.0"))
+    for name in ("first", "second"):
+        context = Context(trained, 64, None, samples)
+        path = write_bundle(tmp_path / f"{name}.bundle", context, [TARGETS["onnx-fp32"]], "an export", lambda _: None)
+        manifest = Bundle.open(path).manifest
+        assert manifest.provenance.commands == ("burnish distill mine.yaml", "an export")
+        assert manifest.licence == "CC0-1.0"
+        trained = read_student(path / "student.safetensors")

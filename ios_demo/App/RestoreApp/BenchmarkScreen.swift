@@ -28,7 +28,7 @@ struct BenchmarkScreen: View {
 
   @ViewBuilder private var choice: some View {
     if let program = library.program {
-      Picker("Program", selection: Binding(get: { program.name }, set: choose)) {
+      Picker("Program", selection: Binding(get: { program.name }, set: { choose($0) })) {
         ForEach(library.programs, id: \.name) { Text($0.name).tag($0.name) }
       }
       Picker("Compute units", selection: Binding(get: { library.units }, set: { library.choose(program, $0) })) {

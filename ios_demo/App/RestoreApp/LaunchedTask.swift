@@ -9,16 +9,19 @@ enum LaunchedTask {
   /// Which compute units, as in `BURNISH_COMPUTE_UNITS=cpuOnly`; all without.
   static let unitsVariable = "BURNISH_COMPUTE_UNITS"
 
-  static func startIfAsked(_ arguments: [String]) {
-    guard arguments.count > 1 else { return }
+  /// Whether there was something to start.
+  static func startIfAsked(_ arguments: [String]) -> Bool {
+    // devicectl may hand over the "--" that ends its own options.
+    let asked = arguments.dropFirst().drop { $0 == "--" }
+    guard let option = asked.first else { return false }
     let home = URL(fileURLWithPath: NSHomeDirectory(), isDirectory: true)
-    let rest = Array(arguments[2...])
+    let rest = Array(asked.dropFirst())
     let work: @Sendable () async throws -> Void
-    switch (arguments[1], rest.count) {
+    switch (option, rest.count) {
     case ("--burnish-job", 2): work = { try await job(inside(home, rest[0]), out: inside(home, rest[1]), home: home) }
     case ("--burnish-remove", 1): work = { try remove(inside(home, rest[0])) }
     case ("--burnish-benchmark", 0...1): work = { try await benchmark(rest.first) }
-    default: return
+    default: return false
     }
     Task.detached {
       do {
@@ -29,6 +32,7 @@ enum LaunchedTask {
         exit(1)
       }
     }
+    return true
   }
 
   private static func job(_ folder: URL, out: URL, home: URL) async throws {

@@ -7,8 +7,9 @@ import SwiftUI
 @main
 struct RestoreApp: App {
   @State private var library = Library()
+  private let hasTask: Bool
 
-  init() { LaunchedTask.startIfAsked(CommandLine.arguments) }
+  init() { hasTask = LaunchedTask.startIfAsked(CommandLine.arguments) }
 
   var body: some Scene {
     WindowGroup {
@@ -16,7 +17,10 @@ struct RestoreApp: App {
         RestoreScreen(library: library).tabItem { Label("Restore", systemImage: "wand.and.stars") }
         BenchmarkScreen(library: library).tabItem { Label("Benchmark", systemImage: "stopwatch") }
       }
-      .task { await library.find() }
+      .task {
+        // A second program beside the one that is measured would spoil its times, and a phone that locks itself stops it.
+        if hasTask { UIApplication.shared.isIdleTimerDisabled = true } else { await library.find() }
+      }
     }
   }
 }

@@ -88,6 +88,8 @@ struct RestoreScreen: View {
 
   private func load(_ item: PhotosPickerItem?) async {
     guard let item else { return }
+    // So that the same photo can be picked again.
+    picked = nil
     do {
       if let data = try await item.loadTransferable(type: Data.self) {
         await restoring.open(data)
@@ -114,7 +116,7 @@ struct RestoreScreen: View {
 
 /// How long it may take, and how good is good enough.
 struct PolicySliders: View {
-  @Bindable var restoring: Restoring
+  let restoring: Restoring
 
   var body: some View {
     Grid(alignment: .leading) {

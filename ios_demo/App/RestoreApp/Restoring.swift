@@ -24,6 +24,11 @@ final class Restoring {
     stop()
     do {
       let photo = try await Task.detached { try Photo(decoding: data) }.value
+      // What still runs is of the photo before; its result must not become this one's.
+      while isRunning {
+        stop()
+        await task?.value
+      }
       self.photo = photo
       before = try photo.pixels.image()
       (after, result, progress) = (nil, nil, nil)
@@ -46,7 +51,7 @@ final class Restoring {
         for try await update in stream {
           progress = update
           // Of a large picture's many tiles not each is worth a frame.
-          if update.tiles < 8 || update.done % 4 == 0 { after = try update.picture.image() }
+          if update.tiles < 8 || update.tile % 4 == 0 { after = try update.picture.image() }
         }
         let result = await stream.result
         after = try result.picture.image()
@@ -59,10 +64,7 @@ final class Restoring {
   }
 
   /// Ends after the step that is running; the best so far stands.
-  func stop() {
-    task?.cancel()
-    task = nil
-  }
+  func stop() { task?.cancel() }
 
   func save() async {
     guard let photo, let result else { return }
@@ -79,10 +81,8 @@ final class Restoring {
   private static func checkMemory(_ pixels: Pixels, _ restorer: Restorer) throws {
     // The picture, its tiles (as they are and as they are shown), what is on screen, and kept features.
     let needed = 3 * pixels.height * pixels.width * 7 + Restorer.featureMemory
-    guard needed < ProcessMemory.free else {
-      let megabytes = (needed >> 20, ProcessMemory.free >> 20)
-      throw RestoreError.input(
-        "This photo needs \(megabytes.0) MB and \(megabytes.1) MB are free. Close other apps, or choose a smaller photo.")
-    }
+    guard let free = ProcessMemory.free, needed >= free else { return }
+    throw RestoreError.input(
+      "This photo needs \(needed >> 20) MB and \(free >> 20) MB are free. Close other apps, or choose a smaller photo.")
   }
 }

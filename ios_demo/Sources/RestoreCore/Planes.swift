@@ -57,7 +57,7 @@ public final class Planes: @unchecked Sendable {
           for channel in 0..<3 {
             let value = floats[channel * planeStride + y * rowStride + x] * 255
             // Not a number becomes 0; a broken picture was thrown away before.
-            data[to] = UInt8(max(0, min(255, value)).rounded(.toNearestOrEven))
+            data[to] = UInt8(min(255, max(0, value)).rounded(.toNearestOrEven))
             to += 1
           }
         }

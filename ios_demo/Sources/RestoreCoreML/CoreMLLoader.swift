@@ -73,20 +73,26 @@
 
   /// Bytes of this process as the system counts them when it decides whom to end.
   public enum ProcessMemory {
+    // Not `mach_task_self_`: to Swift 6 a variable of C is shared state. Asked for once, as each call counts one more use.
+    private static let task = task_self_trap()
+
     public static var inUse: Int {
       var facts = task_vm_info_data_t()
       var count = mach_msg_type_number_t(MemoryLayout<task_vm_info_data_t>.size / MemoryLayout<natural_t>.size)
       let status = withUnsafeMutablePointer(to: &facts) { facts in
         facts.withMemoryRebound(to: integer_t.self, capacity: Int(count)) {
-          task_info(mach_task_self_, task_flavor_t(TASK_VM_INFO), $0, &count)
+          task_info(task, task_flavor_t(TASK_VM_INFO), $0, &count)
         }
       }
       return status == KERN_SUCCESS ? Int(facts.phys_footprint) : 0
     }
 
     #if os(iOS)
-      /// What this process may still take before the system ends it.
-      public static var free: Int { os_proc_available_memory() }
+      /// What this process may still take before the system ends it; nil in the Simulator, which sets no limit.
+      public static var free: Int? {
+        let bytes = os_proc_available_memory()
+        return bytes > 0 ? bytes : nil
+      }
     #endif
   }
 #endif

@@ -12,13 +12,13 @@
       guard let made else { throw RestoreError.program("there is no memory for a tile; close other apps") }
       CVPixelBufferLockBaseAddress(made, [])
       defer { CVPixelBufferUnlockBaseAddress(made, []) }
-      guard let base = CVPixelBufferGetBaseAddress(made) else { return made }
+      guard let base = CVPixelBufferGetBaseAddress(made) else { throw RestoreError.program("a tile's memory cannot be reached") }
       for y in 0..<planes.side {
         let row = (base + y * CVPixelBufferGetBytesPerRow(made)).assumingMemoryBound(to: UInt8.self)
         for x in 0..<planes.side {
           for channel in 0..<3 {
             let value = planes.floats[channel * planes.planeStride + y * planes.rowStride + x] * 255
-            row[4 * x + 2 - channel] = UInt8(max(0, min(255, value)).rounded(.toNearestOrEven))
+            row[4 * x + 2 - channel] = UInt8(min(255, max(0, value)).rounded(.toNearestOrEven))
           }
           row[4 * x + 3] = 255
         }

@@ -14,6 +14,7 @@ import androidx.compose.material3.Text
 import androidx.compose.runtime.Composable
 import androidx.compose.runtime.getValue
 import androidx.compose.ui.Modifier
+import androidx.compose.ui.keepScreenOn
 import androidx.compose.ui.res.stringResource
 import androidx.compose.ui.unit.dp
 import androidx.lifecycle.compose.collectAsStateWithLifecycle
@@ -47,9 +48,10 @@ fun BenchmarkScreen(model: BenchmarkViewModel, modifier: Modifier = Modifier) {
         )
         if (state.isRunning) {
             Button(onClick = model::stop) { Text(stringResource(R.string.stop)) }
+            // With the screen off Android moves the app to slow cores: another measurement.
             LinearProgressIndicator(
                 progress = { if (state.total > 0) state.done.toFloat() / state.total else 0f },
-                modifier = Modifier.fillMaxWidth(),
+                modifier = Modifier.fillMaxWidth().keepScreenOn(),
             )
             Text(stringResource(R.string.benchmark_progress, state.done, state.total))
         } else {

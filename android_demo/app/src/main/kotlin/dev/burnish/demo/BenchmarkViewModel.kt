@@ -23,6 +23,7 @@ import kotlinx.coroutines.flow.StateFlow
 import kotlinx.coroutines.flow.asStateFlow
 import kotlinx.coroutines.flow.update
 import kotlinx.coroutines.launch
+import kotlinx.coroutines.sync.withLock
 import kotlinx.coroutines.withContext
 
 /** The benchmark screen. [thermal]: the system's word for how hot the phone is. */
@@ -63,12 +64,15 @@ class BenchmarkViewModel(application: Application) : AndroidViewModel(applicatio
                     perf.delete()
                     failure.delete()
                 }
-                measure(device, perf)
+                Phone.programs.withLock {
+                    Phone.loads += 1
+                    measure(device, perf)
+                }
             } catch (error: Throwable) {
                 val problem = Problem.of(error)
                 mutableState.update { it.copy(problem = problem) }
-                // Whoever waits for perf.json over adb learns why there is none.
-                withContext(Dispatchers.IO) { replace(failure, problem.text(getApplication())) }
+                // Whoever waits for perf.json over adb learns why there is none, where that can be written at all.
+                withContext(Dispatchers.IO) { runCatching { replace(failure, problem.text(getApplication())) } }
             } finally {
                 mutableState.update { it.copy(isRunning = false, thermal = phone.thermalStatus()) }
             }

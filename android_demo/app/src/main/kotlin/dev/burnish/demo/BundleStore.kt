@@ -7,6 +7,7 @@ import dev.burnish.core.Manifest
 import dev.burnish.executorch.ExecuTorchSession
 import java.io.File
 import java.io.IOException
+import java.io.InputStream
 
 /** Finds the bundle: the newest that was pushed over adb, or else the one in the app's assets. */
 class BundleStore(private val context: Context) {
@@ -22,11 +23,10 @@ class BundleStore(private val context: Context) {
 
     // ExecuTorch maps a file into memory, so what is in the package is copied out of it, once.
     private fun fromAssets(): File {
-        val assets = context.assets
-        val name = assets.list("")?.firstOrNull { it.endsWith(".bundle") } ?: throw BundleException(
+        val name = context.assets.list("")?.firstOrNull { it.endsWith(".bundle") } ?: throw BundleException(
             "there is no bundle; run burnish export and copy the folder to app/src/main/assets, or push it with adb to $pushed",
         )
-        val text = assets.open("$name/${Bundle.MANIFEST}").use { it.readBytes() }
+        val text = asset("$name/${Bundle.MANIFEST}").use { it.readBytes() }
         val place = File(context.noBackupFilesDir, name)
         val known = File(place, Bundle.MANIFEST)
         if (known.isFile && known.readBytes().contentEquals(text)) return place
@@ -43,12 +43,14 @@ class BundleStore(private val context: Context) {
         return place
     }
 
-    private fun copy(asset: String, file: File) {
+    private fun copy(path: String, file: File) {
         file.parentFile?.mkdirs()
-        try {
-            context.assets.open(asset).use { from -> file.outputStream().use(from::copyTo) }
-        } catch (error: IOException) {
-            throw BundleException("$asset is not in the app (${error.message}); copy the whole bundle to the assets", error)
-        }
+        asset(path).use { from -> file.outputStream().use(from::copyTo) }
+    }
+
+    private fun asset(path: String): InputStream = try {
+        context.assets.open(path)
+    } catch (error: IOException) {
+        throw BundleException("$path is not in the app (${error.message}); copy the whole bundle to the assets", error)
     }
 }

@@ -23,6 +23,7 @@ import androidx.compose.runtime.saveable.rememberSaveable
 import androidx.compose.runtime.setValue
 import androidx.compose.ui.Modifier
 import androidx.compose.ui.res.stringResource
+import androidx.lifecycle.viewmodel.compose.viewModel
 
 /**
  * Two screens: restore, and measure.
@@ -31,7 +32,6 @@ import androidx.compose.ui.res.stringResource
  * measures at once; perf.json, or perf.failure, is then in the app's external files.
  */
 class MainActivity : ComponentActivity() {
-    private val restore: RestoreViewModel by viewModels()
     private val benchmark: BenchmarkViewModel by viewModels()
 
     override fun onCreate(savedInstanceState: Bundle?) {
@@ -40,7 +40,7 @@ class MainActivity : ComponentActivity() {
         val isAsked = savedInstanceState == null && measureIfAsked(intent)
         setContent {
             MaterialTheme(colorScheme = if (isSystemInDarkTheme()) darkColorScheme() else lightColorScheme()) {
-                Screens(restore, benchmark, first = if (isAsked) 1 else 0)
+                Screens(benchmark, first = if (isAsked) 1 else 0)
             }
         }
     }
@@ -51,7 +51,9 @@ class MainActivity : ComponentActivity() {
     }
 
     private fun measureIfAsked(intent: Intent): Boolean {
-        if (!intent.getBooleanExtra("benchmark", false)) return false
+        // Who opens the app from the list of recent apps sends its last intent again, and asks for nothing.
+        val isRecalled = (intent.flags and Intent.FLAG_ACTIVITY_LAUNCHED_FROM_HISTORY) != 0
+        if (isRecalled || !intent.getBooleanExtra("benchmark", false)) return false
         intent.getIntExtra("threads", 0).let { if (it > 0) benchmark.setThreads(it) }
         intent.getIntExtra("runs", 0).let { if (it > 0) benchmark.setRuns(it) }
         benchmark.start(intent.getStringExtra("device")?.take(100) ?: "app")
@@ -60,7 +62,7 @@ class MainActivity : ComponentActivity() {
 }
 
 @Composable
-private fun Screens(restore: RestoreViewModel, benchmark: BenchmarkViewModel, first: Int) {
+private fun Screens(benchmark: BenchmarkViewModel, first: Int) {
     var shown by rememberSaveable { mutableIntStateOf(first) }
     Scaffold { inside ->
         Column(Modifier.padding(inside)) {
@@ -69,7 +71,8 @@ private fun Screens(restore: RestoreViewModel, benchmark: BenchmarkViewModel, fi
                     Tab(selected = shown == index, onClick = { shown = index }, text = { Text(stringResource(title)) })
                 }
             }
-            if (shown == 0) RestoreScreen(restore) else BenchmarkScreen(benchmark)
+            // Its model loads a program, which a measurement asked for over adb must not have beside it: made when first shown.
+            if (shown == 0) RestoreScreen(viewModel()) else BenchmarkScreen(benchmark)
         }
     }
 }

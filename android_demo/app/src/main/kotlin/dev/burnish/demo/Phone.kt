@@ -8,6 +8,7 @@ import androidx.annotation.StringRes
 import dev.burnish.core.Identity
 import dev.burnish.core.Instruments
 import kotlin.math.max
+import kotlinx.coroutines.sync.Mutex
 
 /** What this phone is, and how it is just now. */
 class Phone(context: Context) : Instruments() {
@@ -58,10 +59,19 @@ class Phone(context: Context) : Instruments() {
         private const val FEATURE_SHARE = 4
         private const val BYTES_A_PIXEL = 12
 
+        // Android draws no bitmap of more than 100 MiB, four bytes a pixel: it throws.
+        private const val DRAWABLE_PIXELS = (100L shl 20) / 4
+
+        /** Held while a program is loaded or runs: all share a pool of threads, which loading with another number replaces. */
+        val programs = Mutex()
+
+        /** How often a program was loaded; one that was loaded before may look for a pool that is gone, and crash. */
+        var loads = 0
+
         /** Megabytes of features that the heap has room for. */
         fun featureMemoryMb(): Double = Runtime.getRuntime().maxMemory() / FEATURE_SHARE / 1048576.0
 
-        /** Pixels that the other half of the heap has room for. */
-        fun maxPixels(): Int = (Runtime.getRuntime().maxMemory() / 2 / BYTES_A_PIXEL).coerceAtMost(Int.MAX_VALUE.toLong()).toInt()
+        /** Pixels that the other half of the heap has room for, and that can be shown. */
+        fun maxPixels(): Int = (Runtime.getRuntime().maxMemory() / 2 / BYTES_A_PIXEL).coerceAtMost(DRAWABLE_PIXELS).toInt()
     }
 }

@@ -43,13 +43,17 @@ fun readPhoto(resolver: ContentResolver, uri: Uri, maxPixels: Int): Photo {
     }
     val stored = resolver.openStream(uri).use { BitmapFactory.decodeStream(it, null, options) }
         ?: throw InputException("this picture is damaged")
+    // A copy would have it too and be saved with the highlights of the picture as it was.
+    if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.UPSIDE_DOWN_CAKE) stored.gainmap = null
     val upright = turned(stored, exif)
     val isTurned = exif.rotationDegrees % 180 != 0
+    // Android blanks the place in what its photo picker hands over: the tags are there, and zero.
+    val kept = if (exif.latLong == null) KEPT.filterNot { it.startsWith("GPS") } else KEPT
     return Photo(
         bitmap = upright,
         fullWidth = if (isTurned) bounds.outHeight else bounds.outWidth,
         fullHeight = if (isTurned) bounds.outWidth else bounds.outHeight,
-        metadata = KEPT.mapNotNull { tag -> exif.getAttribute(tag)?.let { tag to it } }.toMap(),
+        metadata = kept.mapNotNull { tag -> exif.getAttribute(tag)?.let { tag to it } }.toMap(),
     )
 }
 
@@ -60,7 +64,7 @@ private fun turned(bitmap: Bitmap, exif: ExifInterface): Bitmap {
     val matrix = Matrix()
     if (exif.isFlipped) matrix.postScale(-1f, 1f)
     matrix.postRotate(exif.rotationDegrees.toFloat())
-    return Bitmap.createBitmap(bitmap, 0, 0, bitmap.width, bitmap.height, matrix, true)
+    return Bitmap.createBitmap(bitmap, 0, 0, bitmap.width, bitmap.height, matrix, true).also { bitmap.recycle() }
 }
 
 /** A bitmap's colours, row by row so that no third copy is needed; transparency is left behind. */
@@ -116,6 +120,7 @@ fun savePhoto(context: Context, bitmap: Bitmap, metadata: Map<String, String>): 
     return name
 }
 
+@Suppress("DEPRECATION") // Of Android 10, for the versions before it.
 private fun publish(context: Context, file: File, name: String) {
     val resolver = context.contentResolver
     val values = ContentValues().apply {
@@ -124,6 +129,10 @@ private fun publish(context: Context, file: File, name: String) {
         if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.Q) {
             put(MediaStore.Images.Media.RELATIVE_PATH, "${Environment.DIRECTORY_PICTURES}/burnish")
             put(MediaStore.Images.Media.IS_PENDING, 1)
+        } else {
+            val folder = File(Environment.getExternalStoragePublicDirectory(Environment.DIRECTORY_PICTURES), "burnish")
+            folder.mkdirs()
+            put(MediaStore.Images.Media.DATA, File(folder, name).path)
         }
     }
     val uri = resolver.insert(MediaStore.Images.Media.EXTERNAL_CONTENT_URI, values)
@@ -134,7 +143,7 @@ private fun publish(context: Context, file: File, name: String) {
         if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.Q) {
             resolver.update(uri, ContentValues().apply { put(MediaStore.Images.Media.IS_PENDING, 0) }, null, null)
         }
-    } catch (error: IOException) {
+    } catch (error: Exception) {
         // Nothing half-written stays in the gallery.
         resolver.delete(uri, null, null)
         throw error

@@ -5,7 +5,6 @@ import android.graphics.Bitmap
 import android.net.Uri
 import androidx.lifecycle.AndroidViewModel
 import androidx.lifecycle.viewModelScope
-import dev.burnish.core.Bundle
 import dev.burnish.core.Policy
 import dev.burnish.core.Restoration
 import dev.burnish.core.Restorer
@@ -21,6 +20,7 @@ import kotlinx.coroutines.flow.flowOn
 import kotlinx.coroutines.flow.map
 import kotlinx.coroutines.flow.update
 import kotlinx.coroutines.launch
+import kotlinx.coroutines.sync.withLock
 import kotlinx.coroutines.withContext
 
 /** What the user asks for; null: no such limit. */
@@ -56,6 +56,7 @@ class RestoreViewModel(application: Application) : AndroidViewModel(application)
 
     private var stream: Stream? = null
     private var running: Job? = null
+    private var loaded = 0
 
     init {
         loadBundle()
@@ -65,23 +66,33 @@ class RestoreViewModel(application: Application) : AndroidViewModel(application)
     fun loadBundle() = attempt {
         stop()
         running?.join()
+        Phone.programs.withLock { load() }
+    }
+
+    private suspend fun load() {
         mutableState.value.restorer?.close()
         mutableState.update { it.copy(isLoading = true, restorer = null) }
         try {
-            val (bundle, restorer) = withContext(Dispatchers.IO) { load() }
-            restorer.warmUp()
-            mutableState.update { it.copy(restorer = restorer, licence = bundle.manifest.licence) }
+            Phone.loads += 1
+            loaded = Phone.loads
+            withContext(Dispatchers.IO) {
+                val application = getApplication<Application>()
+                val bundle = BundleStore(application).open()
+                val program = bundle.firstProgram(ExecuTorchSession.PROGRAMS)
+                val session = ExecuTorchSession.load(bundle, program, Phone(application).threads)
+                val restorer = Restorer.of(bundle, program, session, Phone.featureMemoryMb())
+                try {
+                    restorer.warmUp()
+                } catch (error: Throwable) {
+                    // Also when the app was left meanwhile: nobody else would unload the program.
+                    restorer.close()
+                    throw error
+                }
+                mutableState.update { it.copy(restorer = restorer, licence = bundle.manifest.licence) }
+            }
         } finally {
             mutableState.update { it.copy(isLoading = false) }
         }
-    }
-
-    private fun load(): Pair<Bundle, Restorer> {
-        val application = getApplication<Application>()
-        val bundle = BundleStore(application).open()
-        val program = bundle.firstProgram(ExecuTorchSession.PROGRAMS)
-        val session = ExecuTorchSession.load(bundle, program, Phone(application).threads)
-        return bundle to Restorer.of(bundle, program, session, Phone.featureMemoryMb())
     }
 
     fun wish(change: (Wishes) -> Wishes) = mutableState.update { it.copy(wishes = change(it.wishes)) }
@@ -98,27 +109,34 @@ class RestoreViewModel(application: Application) : AndroidViewModel(application)
         if (running?.isActive == true) return
         running = attempt {
             val photo = mutableState.value.photo ?: return@attempt
-            val restorer = mutableState.value.restorer ?: return@attempt
-            try {
-                val (pixels, after) = withContext(Dispatchers.Default) {
-                    val copy = photo.bitmap.copy(Bitmap.Config.ARGB_8888, true) ?: throw OutOfMemoryError("no second bitmap")
-                    pixelsOf(photo.bitmap) to copy
-                }
-                mutableState.update { it.copy(after = after, result = null, saved = null, progress = Progress(0, 1, 0.0)) }
-                val wishes = mutableState.value.wishes
-                val policy = Policy(wishes.budgetMs, wishes.minQuality, wishes.maxIterations)
-                val stream = restorer.restore(pixels, policy).also { stream = it }
-                // Every patch is drawn: the next one may be of another tile.
-                stream.updates.buffer(capacity = Int.MAX_VALUE).map { update ->
-                    update.patch?.let { draw(it, after, update.region.top, update.region.left) }
-                    Progress(update.done, update.tiles, update.quality)
-                }.flowOn(Dispatchers.Default).collect { progress ->
-                    mutableState.update { it.copy(drawn = it.drawn + 1, progress = progress) }
-                }
-                mutableState.update { it.copy(result = stream.result) }
-            } finally {
-                mutableState.update { it.copy(progress = null) }
+            Phone.programs.withLock {
+                // A measurement came between.
+                if (loaded != Phone.loads) load()
+                mutableState.value.restorer?.let { restore(photo, it) }
             }
+        }
+    }
+
+    private suspend fun restore(photo: Photo, restorer: Restorer) {
+        try {
+            val (pixels, after) = withContext(Dispatchers.Default) {
+                val copy = photo.bitmap.copy(Bitmap.Config.ARGB_8888, true) ?: throw OutOfMemoryError("no second bitmap")
+                pixelsOf(photo.bitmap) to copy
+            }
+            mutableState.update { it.copy(after = after, result = null, saved = null, progress = Progress(0, 1, 0.0)) }
+            val wishes = mutableState.value.wishes
+            val policy = Policy(wishes.budgetMs, wishes.minQuality, wishes.maxIterations)
+            val stream = restorer.restore(pixels, policy).also { stream = it }
+            // Every patch is drawn: the next one may be of another tile.
+            stream.updates.buffer(capacity = Int.MAX_VALUE).map { update ->
+                update.patch?.let { draw(it, after, update.region.top, update.region.left) }
+                Progress(update.done, update.tiles, update.quality)
+            }.flowOn(Dispatchers.Default).collect { progress ->
+                mutableState.update { it.copy(drawn = it.drawn + 1, progress = progress) }
+            }
+            mutableState.update { it.copy(result = stream.result) }
+        } finally {
+            mutableState.update { it.copy(progress = null) }
         }
     }
 

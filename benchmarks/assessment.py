@@ -3,7 +3,8 @@
     python benchmarks/assessment.py PHOTOS [--pictures N] [--tiles 2] [--iterations 4] [--bundle BUNDLE] [--program onnx-fp32]
 
 Single tiles of clean photographs under every condition of the protocol, run for all iterations. *Order*: of two steps of one
-trajectory that differ by more than 0.1 dB, how often the better one is predicted. *Stop*: PSNR of what the controller keeps
+trajectory that differ by more than 0.1 dB, how often the better one is predicted: the later by what refine predicted of it, the
+earlier by what encode said of it, as the controller compares them. *Stop*: PSNR of what the controller keeps
 with its default policy, against every fixed number of iterations and the best stop there was, at most 50 dB counted. *Found*:
 the likeliest leaf of singles; how many of a mixture's leaves are above one half; clean pictures with none above.
 """
@@ -41,7 +42,8 @@ class Row(NamedTuple):
     """One tile under one condition."""
 
     true_db: tuple[float, ...]  # of the input and of every iteration, at most MOST_DB
-    said_db: tuple[float, ...]
+    assessed_db: tuple[float, ...]  # by encode, of all but the last
+    predicted_db: tuple[float, ...]  # by refine, of all but the input
     kept: int
     beliefs: dict[str, float]
     leaves: frozenset[str]
@@ -56,7 +58,7 @@ def run(session: Session, bundle: Bundle, condition: Condition, name: str, clean
     shown = (from_pixels(to_pixels(picture)), *trajectory.pictures)
     return Row(
         tuple(min(MOST_DB, psnr(x, clean)) for x in shown),
-        tuple(quality_to_psnr(q) for q in trajectory.qualities[0]),
+        *(tuple(map(quality_to_psnr, said)) for said in trajectory.qualities[0]),
         replay(trajectory, Policy(max_iterations=iterations))[0].kept,
         dict(zip(manifest.routing.leaves, map(sigmoid, logits), strict=True)),
         frozenset(KINDS[kind].leaf for kind in condition.severities),
@@ -71,7 +73,7 @@ def ordered(rows: list[Row]) -> tuple[int, int]:
             change = row.true_db[b] - row.true_db[a]
             if abs(change) > APART_DB:
                 total += 1
-                right += (row.said_db[b] > row.said_db[a]) == (change > 0)
+                right += (row.predicted_db[b - 1] > row.assessed_db[a]) == (change > 0)
     return right, total
 
 
@@ -117,7 +119,7 @@ def main() -> None:
     print(f"{'':<10}{'order':>8}{'error':>8}{'kept':>8}{'best':>8}   PSNR after{steps} iterations")
     for group, found in {**groups, "all": rows}.items():
         right, total = ordered(found)
-        error = mean(abs(t - s) for r in found for t, s in zip(r.true_db, r.said_db, strict=True))
+        error = mean(abs(t - s) for r in found for t, s in zip(r.true_db[1:], r.predicted_db, strict=True))
         kept, best = mean(r.true_db[r.kept] for r in found), mean(max(r.true_db) for r in found)
         fixed = "".join(f"{mean(r.true_db[n] for r in found):>8.2f}" for n in range(arguments.iterations + 1))
         print(f"{group:<10}{right / max(total, 1):>8.1%}{error:>8.2f}{kept:>8.2f}{best:>8.2f}{'':>13}{fixed}")

@@ -27,11 +27,12 @@ def replay(trajectory: Trajectory, policy: Policy) -> tuple[Outcome, ...]:
     areas = trajectory.plan.areas if trajectory.plan is not None else [1.0]
     controller = Controller(policy, CostModel(), areas)
     while (action := controller.choose(0.0)).kind is not Kind.STOP:
-        index, tile = action.tile, controller.tiles[action.tile]
+        index, iteration = action.tile, controller.tiles[action.tile].iteration
+        assessed, predicted = trajectory.qualities[index]
         if action.kind is Kind.REFINE:
-            controller.refined(index, trajectory.qualities[index][tile.iteration + 1], 0.0)
+            controller.refined(index, predicted[iteration], 0.0)
         else:
-            controller.encoded(index, trajectory.qualities[index][tile.iteration], 0.0, 0.0)
+            controller.encoded(index, assessed[iteration], 0.0, 0.0)
     assert controller.reason is not None
     return tuple(
         Outcome(stop=tile.iteration, kept=tile.best_iteration, reason=tile.done or controller.reason)

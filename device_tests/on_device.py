@@ -12,7 +12,7 @@ from .job import Job, Restore
 from .metrics import from_pixels, to_pixels
 from .protocol import Array
 from .runners import runner_for
-from .trajectory import Trajectory, predicted
+from .trajectory import Trajectory, said
 
 LIMIT_S = 900
 
@@ -57,7 +57,7 @@ class DevicePrograms:
         return Trajectory(
             tuple(from_pixels(outcome.pictures[f"picture.{i}"]) for i in range(1, iterations + 1)),
             plan,
-            predicted(row.trace, len(plan), iterations),
+            said(row.trace, len(plan), iterations),
             tuple(step.gates for step in row.steps[1:]),
         )
 

@@ -20,12 +20,19 @@ from .metrics import from_pixels, to_pixels
 from .protocol import Array
 
 
+class Qualities(NamedTuple):
+    """What a program said of one tile."""
+
+    assessed: tuple[float, ...]  # by encode, of what every iteration began with
+    predicted: tuple[float, ...]  # by refine, of every iteration's result
+
+
 class Trajectory(NamedTuple):
     """Iterations 1 to n. A teacher has pictures alone."""
 
     pictures: tuple[Array, ...]  # float32 H×W×3, of every iteration
     plan: TilePlan | None = None
-    qualities: tuple[tuple[float, ...], ...] = ()  # of every tile: predicted, of the input and of every iteration
+    qualities: tuple[Qualities, ...] = ()  # of every tile
     gates: tuple[Gates, ...] = ()  # of every iteration, every expert's; means over tiles
 
 
@@ -37,17 +44,21 @@ def run_restorer(restorer: Restorer, picture: Array, iterations: int) -> Traject
     if result.notes or len(result.steps) != iterations + 1:
         raise BackendError(" ".join(result.notes) or f"{restorer.program.name} stopped early: {result.reason.value}")
     plan = plan_tiles(picture.shape[0], picture.shape[1], restorer.bundle.manifest.tile)
-    qualities = predicted(result.trace, len(plan), iterations)
+    qualities = said(result.trace, len(plan), iterations)
     return Trajectory(result.steps_rgb[1:], plan, qualities, tuple(s.gates for s in result.steps[1:]))
 
 
-def predicted(trace: Iterable[Event | JobEvent], tiles: int, iterations: int) -> tuple[tuple[float, ...], ...]:
-    """Predicted quality of every tile's input and iterations, from the calls of a restoration here or on a device."""
-    qualities = [[0.0] * (iterations + 1) for _ in range(tiles)]
+def said(trace: Iterable[Event | JobEvent], tiles: int, iterations: int) -> tuple[Qualities, ...]:
+    """Every tile's qualities, from the calls of a restoration here or on a device."""
+    assessed, predicted = ([[0.0] * iterations for _ in range(tiles)] for _ in range(2))
     for event in trace:
-        if event.quality is not None and (event.ran == "refine" or event.iteration == 0):
-            qualities[event.tile][event.iteration] = event.quality
-    return tuple(tuple(tile) for tile in qualities)
+        if event.quality is None:
+            continue
+        if event.ran == "refine":
+            predicted[event.tile][event.iteration - 1] = event.quality
+        else:
+            assessed[event.tile][event.iteration] = event.quality
+    return tuple(Qualities(tuple(a), tuple(p)) for a, p in zip(assessed, predicted, strict=True))
 
 
 def run_session(session: Session, routing: Routing, rank: int, picture: Array, iterations: int) -> Trajectory:
@@ -55,20 +66,21 @@ def run_session(session: Session, routing: Routing, rank: int, picture: Array, i
     plan = plan_tiles(picture.shape[0], picture.shape[1], picture.shape[0])
     pixels = to_pixels(picture)
     pictures: list[Array] = []
-    qualities: list[float] = []
+    assessed: list[float] = []
+    predicted: list[float] = []
     gates: list[Gates] = []
     original: Encoded | None = None
     for _ in range(iterations):
         current = to_program(pixels, plan.tile)
         estimate = session.encode(current)
         original = original or estimate
-        qualities = qualities or [estimate.quality]
+        assessed.append(estimate.quality)
         gates.append(route(routing, estimate.granularity, estimate.logits))
         restored, quality = session.refine(current, original, estimate, gate_tensor(routing, gates[-1], rank))
         pixels = from_program(restored, pixels)
         pictures.append(from_pixels(pixels))
-        qualities.append(quality)
-    return Trajectory(tuple(pictures), plan, (tuple(qualities),), tuple(gates))
+        predicted.append(quality)
+    return Trajectory(tuple(pictures), plan, (Qualities(tuple(assessed), tuple(predicted)),), tuple(gates))
 
 
 @torch.no_grad()

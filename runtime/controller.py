@@ -23,6 +23,8 @@ from .quality import mse_to_quality, quality_to_mse
 # What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
 # Of 0.05 to 1, tried on tiles of eight mixtures, 0.2 to 0.5 used the time best (docs/runtime.md).
 UNSEEN = 0.25
+# A predicted loss is believed from here on, 1 dB: less is within the heads' scatter (docs/decisions.md).
+TOLERANCE = 0.025
 
 
 class Stop(str, Enum):
@@ -46,8 +48,8 @@ class Policy(BaseModel):
     min_quality: float | None = Field(default=None, ge=0, le=1, description="stop when predicted quality reaches this")
     max_iterations: int = Field(default=4, ge=0, description="of every tile; wins over min_iterations")
     min_iterations: int = Field(default=0, ge=0, description="of every tile, whatever the budget and the quality say")
-    min_gain: float = Field(default=0.0, description="a smaller gain in predicted quality counts as a plateau")
-    rollback: bool = Field(default=True, description="stop at a regression and keep the best picture, not the last")
+    min_gain: float = Field(default=0.0, description="a smaller predicted gain counts as a plateau")
+    rollback: bool = Field(default=True, description="stop at a predicted loss and keep the picture before it")
 
 
 class Kind(str, Enum):
@@ -73,12 +75,15 @@ class Action(NamedTuple):
 
 @dataclass
 class TileState:
-    """What is known of one tile. `area`: its share of the picture; `gain`: the expected drop of the picture's error."""
+    """What is known of one tile. `area`: its share of the picture; `gain`: the expected drop of the picture's error;
+    `quality`: of the kept picture as refine predicted it; `assessed`: of the same picture as encode saw it.
+    """
 
     area: float
     iteration: int = 0
     best_iteration: int = 0
     quality: float | None = None
+    assessed: float = 0.0
     belief: float = 0.0
     gain: float = math.inf
     original: bool = False
@@ -144,6 +149,8 @@ class Controller:
         tile = self.tiles[index]
         quality = 0.0 if math.isnan(quality) else quality
         tile.belief, tile.estimate = belief, True
+        if tile.iteration == tile.best_iteration:
+            tile.assessed = quality
         tile.gain = tile.area * quality_to_mse(quality) * belief**2
         self._place(index)
         if tile.iteration == 0:
@@ -167,24 +174,32 @@ class Controller:
         tile.iteration += 1
         tile.estimate = False
         self.released.append(index)
-        before = tile.quality or 0.0
         if math.isnan(quality):
             self._finish(index, Stop.BROKEN)
             return
-        if not policy.rollback or quality >= before:
+        gained, kept = quality - tile.assessed, self.keeps(index, quality)
+        if kept:
             self._keep(tile, quality)
         tile.gain = UNSEEN * tile.area * quality_to_mse(quality) * tile.belief**2
         self._place(index)
         forced = tile.iteration < policy.min_iterations
-        if self._enough(tile, quality):
+        if kept and self._enough(tile, quality):
             self._finish(index, Stop.QUALITY)
-        elif policy.rollback and quality < before and not forced:
+        elif not kept and not forced:
             self._finish(index, Stop.REGRESSION)
-        elif quality - before < policy.min_gain and not forced:
+        elif gained < policy.min_gain and not forced:
             self._finish(index, Stop.PLATEAU)
         elif tile.iteration >= policy.max_iterations:
             self._finish(index, Stop.ITERATIONS)
         self._make_room(index)
+
+    def keeps(self, index: int, quality: float) -> bool:
+        """Whether the picture shall show what a refine gave, by its predicted quality; no when that is NaN.
+
+        It is compared with what encode, not the refine before, said of the kept picture: the two heads saw the same picture.
+        """
+        kept = not self.policy.rollback or quality - self.tiles[index].assessed >= -TOLERANCE
+        return kept and not math.isnan(quality)
 
     def cancel(self) -> None:
         """The caller wants no more; the best so far stands."""

@@ -233,7 +233,7 @@ class Run:
         (pixels, quality), _ = self._call(index, work, engine.refine_took)
         quality = self._calibrated(quality)
         # Told before what it costs is known whole: showing the result belongs to the step.
-        keeps = not math.isnan(quality) and (not controller.policy.rollback or quality >= (state.quality or 0.0))
+        keeps = controller.keeps(index, quality)
         if not math.isnan(quality):
             self._current[index] = pixels
         if keeps:

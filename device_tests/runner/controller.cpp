@@ -9,6 +9,8 @@
 namespace {
 
 constexpr double kUnseen = 0.25;
+// A predicted loss is believed from here on, 1 dB: less is within the heads' scatter.
+constexpr double kTolerance = 0.025;
 
 std::optional<double> optional_of(const nlohmann::ordered_json& value) {
   return value.is_null() ? std::nullopt : std::optional<double>(value.get<double>());
@@ -72,6 +74,7 @@ void Controller::encoded(std::size_t index, double quality, double belief, doubl
   if (std::isnan(quality)) quality = 0.0;
   tile.belief = belief;
   tile.estimate = true;
+  if (tile.iteration == tile.best_iteration) tile.assessed = quality;
   tile.gain = tile.area * quality_to_mse(quality) * belief * belief;
   if (tile.iteration == 0) {
     tile.original = true;
@@ -94,27 +97,32 @@ void Controller::refined(std::size_t index, double quality, double ms) {
   TileState& tile = tiles_[index];
   ++tile.iteration;
   tile.estimate = false;
-  const double before = tile.quality.value_or(0.0);
   if (std::isnan(quality)) {
     finish(index, "broken");
     return;
   }
-  if (!policy_.rollback || quality >= before) {
+  const double gained = quality - tile.assessed;
+  const bool kept = keeps(index, quality);
+  if (kept) {
     tile.best_iteration = tile.iteration;
     tile.quality = quality;
   }
   tile.gain = kUnseen * tile.area * quality_to_mse(quality) * tile.belief * tile.belief;
   const bool forced = tile.iteration < policy_.min_iterations;
-  if (enough(tile, quality)) {
+  if (kept && enough(tile, quality)) {
     finish(index, "quality");
-  } else if (policy_.rollback && quality < before && !forced) {
+  } else if (!kept && !forced) {
     finish(index, "regression");
-  } else if (quality - before < policy_.min_gain && !forced) {
+  } else if (gained < policy_.min_gain && !forced) {
     finish(index, "plateau");
   } else if (tile.iteration >= policy_.max_iterations) {
     finish(index, "iterations");
   }
   make_room(index);
+}
+
+bool Controller::keeps(std::size_t index, double quality) const {
+  return !std::isnan(quality) && (!policy_.rollback || quality - tiles_[index].assessed >= -kTolerance);
 }
 
 void Controller::cancel() {

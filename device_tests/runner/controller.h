@@ -35,6 +35,7 @@ struct TileState {
   int iteration = 0;
   int best_iteration = 0;
   std::optional<double> quality;
+  double assessed = 0.0;  // the kept picture's quality as encode, not the refine before, saw it
   double belief = 0.0;
   double gain = std::numeric_limits<double>::infinity();
   bool original = false;
@@ -51,6 +52,8 @@ class Controller {
   void encoded(std::size_t index, double quality, double belief, double ms);
   void recalled(std::size_t index, double ms);
   void refined(std::size_t index, double quality, double ms);
+  // Whether the picture shall show what a refine gave, by its predicted quality; no when that is NaN.
+  bool keeps(std::size_t index, double quality) const;
   void cancel();
 
   double quality() const;

@@ -134,8 +134,7 @@ class Run {
     const double quality = calibrated(broken(restored, source) ? std::nan("") : refined.quality);
     if (!std::isnan(quality)) {
       current_[index] = from_program(restored, current_[index]);
-      const double best = controller_.tiles()[index].quality.value_or(0.0);
-      if (!task_.policy.rollback || quality >= best) kept_[index] = current_[index];
+      if (controller_.keeps(index, quality)) kept_[index] = current_[index];
     }
     const double ms = elapsed() - before;
     controller_.refined(index, quality, ms);

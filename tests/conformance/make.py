@@ -27,11 +27,14 @@ def tile(
     encode_ms: float = 10,
     refine_ms: float | list[float] = 20,
     beliefs: list[float] | None = None,
+    assessed: list[float | None] | None = None,
 ) -> Case:
-    """One tile's answers: what encode assesses before every iteration, and what refine predicts after it."""
+    """One tile's answers: what encode assesses before every iteration, and what refine predicts after it; after the first
+    encode says what refine said, unless `assessed` has something else.
+    """
     count = len(qualities)
     times = refine_ms if isinstance(refine_ms, list) else [refine_ms] * count
-    assessed = [start, *qualities[:-1]]
+    assessed = [start, *(assessed or qualities[:-1])]
     beliefs = beliefs or [0.8, 0.4, 0.2, 0.1, 0.05, 0.05, 0.05, 0.05]
     return {
         "encode": [[q, b, encode_ms] for q, b in zip(assessed, beliefs, strict=False)],
@@ -71,7 +74,12 @@ def controller() -> dict[str, list[Case]]:
         one("regression rolls back", {}, tile(0.4, [0.5, 0.45, 0.6])),
         one("regression in the first step keeps the picture itself", {}, tile(0.4, [0.3, 0.6])),
         one("regression comes before plateau", {"min_gain": 0.5}, tile(0.4, [0.3, 0.6])),
-        one("quality comes before regression", {"min_quality": 0.3, "min_iterations": 1}, tile(0.4, [0.35, 0.6])),
+        one(
+            "a picture that is rolled back reaches no quality",
+            {"min_quality": 0.3, "min_iterations": 1},
+            tile(0.4, [0.35, 0.6]),
+        ),
+        one("quality comes before plateau", {"min_quality": 0.3, "min_iterations": 1}, tile(0.4, [0.39, 0.6])),
         one("regression waits for the least iterations", {"min_iterations": 2}, tile(0.4, [0.3, 0.5, 0.45])),
         one(
             "a forced regression keeps the best", {"min_iterations": 3, "max_iterations": 3}, tile(0.4, [0.6, 0.3, 0.5])
@@ -88,7 +96,35 @@ def controller() -> dict[str, list[Case]]:
         one("a tie is a plateau with a least gain", {"min_gain": 0.001}, tile(0.4, [0.5, 0.5, 0.5])),
         one("a tie keeps the later picture", {"max_iterations": 2}, tile(0.5, [0.5, 0.5])),
         one("plateau comes before the iteration limit", {"min_gain": 0.2, "max_iterations": 1}),
-        one("a negative least gain leaves regression alone", free, tile(0.4, [0.5, 0.49, 0.6])),
+        one("a negative least gain leaves regression alone", free, tile(0.4, [0.5, 0.45, 0.6])),
+        one("a loss too small to be believed is kept and is a plateau", {}, tile(0.4, [0.5, 0.49, 0.6])),
+        one(
+            "a loss too small to be believed, a negative least gain",
+            {**free, "max_iterations": 3},
+            tile(0.4, [0.5, 0.49, 0.6]),
+        ),
+        one("a small loss in the first step is kept", {}, tile(0.4, [0.38, 0.6])),
+        one(
+            "small losses, each from the last kept",
+            {**free, "max_iterations": 5},
+            tile(0.4, [0.5, 0.48, 0.46, 0.43, 0.4]),
+        ),
+        one(
+            "a gain counts from what encode says of the picture",
+            {"max_iterations": 3},
+            tile(0.4, [0.6, 0.55, 0.5], assessed=[0.5, 0.45]),
+        ),
+        one(
+            "a loss counts from what encode says",
+            {"max_iterations": 3},
+            tile(0.4, [0.5, 0.6, 0.7], assessed=[0.65, 0.6]),
+        ),
+        one("encode says nothing of a later picture", {"max_iterations": 2}, tile(0.4, [0.6, 0.1], assessed=[None])),
+        one(
+            "after a forced loss the kept picture is what counts",
+            {"min_iterations": 3, "max_iterations": 4},
+            tile(0.4, [0.6, 0.3, 0.54, 0.7], assessed=[0.55, 0.2, 0.5]),
+        ),
         one("broken first step", {}, tile(0.4, [None, 0.6])),
         one("broken later step", {}, tile(0.4, [0.5, None, 0.6])),
         one("broken ends even forced iterations", {"min_iterations": 3}, tile(0.4, [0.5, None, 0.6])),

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 import pytest
-from burnish.runtime.controller import Action, Controller, Kind, Policy, Stop
+from burnish.runtime.controller import TOLERANCE, Action, Controller, Kind, Policy, Stop
 from burnish.runtime.cost import CostModel, Estimate
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -112,13 +112,17 @@ def test_ends_with_a_reason_within_its_limits(policy: Policy, world: World, cost
 
 @given(policies, worlds(), costs)
 @settings(max_examples=150, deadline=None)
-def test_every_tile_keeps_the_best_it_had(policy: Policy, world: World, cost: CostModel) -> None:
+def test_no_tile_keeps_a_loss(policy: Policy, world: World, cost: CostModel) -> None:
+    """In a world where encode says of a picture what refine said."""
     policy = policy.model_copy(update={"rollback": True})
     played = play(policy, world, cost)
     for tile, seen in zip(played.controller.tiles, played.seen, strict=True):
+        kept = 0
+        for iteration, after in enumerate(seen):
+            if after - seen[kept] >= -TOLERANCE:
+                kept = iteration
         if seen:
-            assert tile.quality == max(seen)
-            assert seen[tile.best_iteration] == max(seen)
+            assert (tile.best_iteration, tile.quality) == (kept, seen[kept])
 
 
 @given(st.floats(0, 1000), worlds(), costs, st.integers(1, 6))
@@ -139,12 +143,12 @@ def test_forced_iterations_are_done_whatever_the_budget(budget: float, world: Wo
 @given(worlds(tiles=1), costs, st.floats(0, 1000), st.floats(0, 1000))
 @settings(max_examples=150, deadline=None)
 def test_more_budget_never_means_less(world: World, cost: CostModel, one: float, other: float) -> None:
-    """Of a picture of one tile: never fewer iterations, never a lower quality of what is kept."""
+    """Of a picture of one tile: never fewer iterations, never a quality of what is kept that is believed to be lower."""
     low, high = (
         play(Policy(budget_ms=b, max_iterations=6), world, cost).controller.tiles[0] for b in sorted((one, other))
     )
     assert low.iteration <= high.iteration
-    assert (low.quality or 0.0) <= (high.quality or 0.0)
+    assert (low.quality or 0.0) <= (high.quality or 0.0) + TOLERANCE * (high.iteration - low.iteration)
 
 
 @given(worlds(steady=True), st.floats(0, 600), st.floats(0, 600))

@@ -23,6 +23,8 @@ public struct TileState: Equatable, Sendable {
   public internal(set) var bestIteration = 0
   public internal(set) var quality: Double?
   public internal(set) var done: Stop?
+  /// The kept picture's quality as encode, not the refine before, saw it.
+  var assessed = 0.0
   var belief = 0.0
   /// The expected drop of the picture's error.
   var gain = Double.infinity
@@ -39,6 +41,8 @@ public struct TileState: Equatable, Sendable {
 public struct Controller: Sendable {
   /// What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
   static let unseen = 0.25
+  /// A predicted loss is believed from here on, 1 dB: less is within the heads' scatter.
+  static let tolerance = 0.025
 
   public let policy: Policy
   public private(set) var cost: CostModel
@@ -91,6 +95,7 @@ public struct Controller: Sendable {
     let quality = quality.isNaN ? 0 : quality
     tiles[index].belief = belief
     tiles[index].estimate = true
+    if tiles[index].iteration == tiles[index].bestIteration { tiles[index].assessed = quality }
     tiles[index].gain = tiles[index].area * Quality.error(quality) * (belief * belief)
     if tiles[index].iteration == 0 {
       tiles[index].original = true
@@ -114,25 +119,30 @@ public struct Controller: Sendable {
     cost.refine.observe(ms)
     tiles[index].iteration += 1
     tiles[index].estimate = false
-    let before = tiles[index].quality ?? 0
     guard !quality.isNaN else {
       finish(index, .broken)
       return
     }
-    if !policy.rollback || quality >= before { keep(index, quality) }
+    let (gained, kept) = (quality - tiles[index].assessed, keeps(index, quality: quality))
+    if kept { keep(index, quality) }
     let tile = tiles[index]
     tiles[index].gain = Self.unseen * tile.area * Quality.error(quality) * (tile.belief * tile.belief)
     let forced = tile.iteration < policy.minIterations
-    if enough(tile, quality) {
+    if kept && enough(tile, quality) {
       finish(index, .quality)
-    } else if policy.rollback && quality < before && !forced {
+    } else if !kept && !forced {
       finish(index, .regression)
-    } else if quality - before < policy.minGain && !forced {
+    } else if gained < policy.minGain && !forced {
       finish(index, .plateau)
     } else if tile.iteration >= policy.maxIterations {
       finish(index, .iterations)
     }
     makeRoom(working: index)
+  }
+
+  /// Whether the picture shall show what a refine gave, by its predicted quality; no when that is NaN.
+  public func keeps(_ index: Int, quality: Double) -> Bool {
+    !quality.isNaN && (!policy.rollback || quality - tiles[index].assessed >= -Self.tolerance)
   }
 
   /// The caller wants no more; the best so far stands.

@@ -168,11 +168,10 @@ actor Run {
     planes = nil
     // A program that predicts no number is as broken as one that gives no picture.
     let quality = restored == nil ? .nan : calibrated(raw)
-    let keeps = !controller.policy.rollback || quality >= controller.tiles[index].quality ?? 0
-    let improved = !quality.isNaN && keeps
+    let improved = controller.keeps(index, quality: quality)
     if let restored, !quality.isNaN {
       current[index] = restored
-      if keeps { show(index, restored) }
+      if improved { show(index, restored) }
     }
     // What it costs is known only now: showing the result belongs to the step.
     let ms = elapsed - before

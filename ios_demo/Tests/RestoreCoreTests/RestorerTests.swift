@@ -85,7 +85,7 @@ struct RestorerTests {
   }
 
   @Test func theBestPictureIsKeptWhenQualityFalls() async throws {
-    let session = Grey(qualities: [0.6, 0.4])
+    let session = Grey(qualities: [0.6, 0.2])
     let stream = try await restorer(session).restore(picture(64, 64), policy: Policy())
     var first: Pixels?
     for try await update in stream where first == nil { first = update.picture }

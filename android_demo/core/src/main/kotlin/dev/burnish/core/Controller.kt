@@ -6,6 +6,9 @@ import kotlin.math.max
 // What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
 private const val UNSEEN = 0.25
 
+// A predicted loss is believed from here on, 1 dB: less is within the heads' scatter.
+private const val TOLERANCE = 0.025
+
 /** What to do next; everything but [Stop] is one call of the program. */
 sealed interface Action {
     /** Encode the whole picture as it is now, made small. */
@@ -34,6 +37,10 @@ class TileState internal constructor(
     var bestIteration: Int = 0
         internal set
     var quality: Double? = null
+        internal set
+
+    /** The kept picture's quality as encode, not the refine before, saw it. */
+    var assessed: Double = 0.0
         internal set
 
     /** The largest degradation probability, in [0, 1]. */
@@ -122,6 +129,7 @@ class Controller(
         val assessed = if (quality.isNaN()) 0.0 else quality
         tile.belief = belief
         tile.estimate = true
+        if (tile.iteration == tile.bestIteration) tile.assessed = assessed
         tile.gain = tile.area * qualityToMse(assessed) * (belief * belief)
         if (tile.iteration == 0) {
             tile.original = true
@@ -146,22 +154,27 @@ class Controller(
         val tile = tiles[index]
         tile.iteration += 1
         tile.estimate = false
-        val before = tile.quality ?: 0.0
         if (quality.isNaN()) {
             finish(index, Stop.BROKEN)
             return
         }
-        if (!policy.rollback || quality >= before) keep(tile, quality)
+        val gained = quality - tile.assessed
+        val kept = keeps(index, quality)
+        if (kept) keep(tile, quality)
         tile.gain = UNSEEN * tile.area * qualityToMse(quality) * (tile.belief * tile.belief)
         val forced = tile.iteration < policy.minIterations
         when {
-            isEnough(tile, quality) -> finish(index, Stop.QUALITY)
-            policy.rollback && quality < before && !forced -> finish(index, Stop.REGRESSION)
-            quality - before < policy.minGain && !forced -> finish(index, Stop.PLATEAU)
+            kept && isEnough(tile, quality) -> finish(index, Stop.QUALITY)
+            !kept && !forced -> finish(index, Stop.REGRESSION)
+            gained < policy.minGain && !forced -> finish(index, Stop.PLATEAU)
             tile.iteration >= policy.maxIterations -> finish(index, Stop.ITERATIONS)
         }
         makeRoom(index)
     }
+
+    /** Whether the picture shall show what a refine gave, by its predicted quality; no when that is NaN. */
+    fun keeps(index: Int, quality: Double): Boolean =
+        !quality.isNaN() && (!policy.rollback || quality - tiles[index].assessed >= -TOLERANCE)
 
     /** The caller wants no more; the best so far stands. */
     fun cancel() {

@@ -143,7 +143,7 @@ internal class Run(
         var patch: Pixels? = null
         if (pixels != null) {
             current[index] = pixels
-            if (!controller.policy.rollback || quality >= (tile.quality ?: 0.0)) patch = show(index, pixels)
+            if (controller.keeps(index, quality)) patch = show(index, pixels)
         }
         val ms = elapsed() - before
         controller.refined(index, quality, ms)

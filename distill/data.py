@@ -36,6 +36,9 @@ class Mixture(Frozen):
     leaves: dict[str, float] = Field(
         default={leaf: 2.0 if leaf == "noise" else 1.0 for leaf in LEAVES}, description="leaf → how often it is drawn"
     )
+    varied: float = Field(
+        default=0.0, ge=0, le=1, description="share of samples whose photograph gets other light and colours first"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Mixture:
@@ -140,6 +143,21 @@ class Pictures:
         return pixels
 
 
+def vary(clean: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """A photograph, H×W×3 in [0, 1], as it could have been taken: other exposure, contrast, white balance, saturation, grain.
+
+    How bright and how colourful a scene was is what haze and darkness hide. Where photographs are few, a student learns it of
+    each by heart. Fine grain is part of a photograph, and what is nearly clean is to keep it.
+    """
+    contrast = float(np.exp(rng.uniform(-0.3, 0.3)))
+    gains = np.exp(rng.uniform(-0.3, 0.15) + rng.normal(0.0, 0.03, 3)).astype(np.float32)
+    saturation = float(rng.uniform(0.5, 1.3))
+    lit = np.power(clean, contrast) * gains
+    luma = lit @ np.array([0.299, 0.587, 0.114], np.float32)
+    grain = rng.normal(0.0, rng.uniform(0.0, 2.0 / 255), clean.shape)
+    return np.clip(luma[..., None] + saturation * (lit - luma[..., None]) + grain, 0.0, 1.0).astype(np.float32)
+
+
 class DegradedPatches(Dataset[Batch]):
     """Random crops, flipped and turned, with a random mixture of degradations.
 
@@ -172,6 +190,8 @@ class DegradedPatches(Dataset[Batch]):
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
         clean = np.ascontiguousarray(crop, np.float32) / 255.0
+        if self.mixture.varied and rng.random() < self.mixture.varied:
+            clean = vary(clean, rng)
         mixture = self.mixture.draw(rng)
         degraded = degrade(clean, mixture, int(rng.integers(2**31)))
         severities = np.zeros(len(LEAVES), np.float32)

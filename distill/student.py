@@ -171,8 +171,10 @@ class Correction(nn.Module):
         self.gain = nn.ConvTranspose2d(width, 3, 2, stride=2)
         self.bias = nn.ConvTranspose2d(width, 3, 2, stride=2)
 
-    def forward(self, image: Tensor, features: Tensor) -> Tensor:
-        return image + (image * self.gain(features) + self.bias(features))
+    def forward(self, image: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The corrected picture, and how far each of its values moved, in tenths: features are of that size."""
+        change = image * self.gain(features) + self.bias(features)
+        return image + change, 10 * change.abs()
 
 
 class Encoder(nn.Module):
@@ -223,7 +225,8 @@ class Refiner(nn.Module):
         self.up2 = nn.ConvTranspose2d(w2, w1, 2, stride=2)
         self.level1 = nn.Sequential(*(Block(w1) for _ in range(n1)))
         self.correction = Correction(w1)
-        self.head = Head(config.widths, 1)
+        # Predicted quality also sees how large the correction was: a step that changes little gains little.
+        self.head = Head((*config.widths, 3), 1)
 
     def forward(
         self,
@@ -243,7 +246,8 @@ class Refiner(nn.Module):
             assert isinstance(block, ExpertBlock)
             d2 = block.gated(d2, gates)
         d1 = self.level1(torch.relu(self.up2(d2) + self.original1(original[0]) + self.stem(current)))
-        return self.correction(current, d1), torch.sigmoid(self.head(d1, d2, d3))
+        restored, change = self.correction(current, d1)
+        return restored, torch.sigmoid(self.head(d1, d2, d3, change))
 
 
 class Student(nn.Module):

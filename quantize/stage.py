@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pydantic import ValidationError
 from torch import fx
 
 from ..distill.recipe import Frozen
 from ..distill.student import Student
 from ..distill.weights import Trained, save_student
+from ..runtime.errors import InputError
 from ..runtime.files import replace_folder
 from . import core, qat
 from .calibration import Samples, draw_samples
@@ -41,8 +43,11 @@ class Record(Frozen):
 
 
 def read_record(folder: Path) -> Record:
-    """How the graphs of a folder were quantised."""
-    return Record.model_validate_json((folder / MARKER).read_text())
+    """How the graphs of a folder were quantised. Raises InputError for a folder of another version, or none of ours."""
+    try:
+        return Record.model_validate_json((folder / MARKER).read_bytes())
+    except (OSError, ValidationError):
+        raise InputError(f"{folder / MARKER} cannot be read; run `burnish quantize` again") from None
 
 
 def quantize_student(

@@ -97,6 +97,15 @@ def test_a_bundle_says_how_it_was_made(bundle_path: Path) -> None:
     assert manifest.licence == "not stated"
 
 
+def test_graphs_of_another_version_are_refused(student: Student, samples: Samples, tmp_path: Path) -> None:
+    (tmp_path / "graphs").mkdir()
+    (tmp_path / "graphs" / "quantize.json").write_text('{"config": {"version": 0}}')
+    context = Context(Trained(student), 64, tmp_path / "graphs", samples)
+    with pytest.raises(InputError, match="run `burnish quantize` again"):
+        write_bundle(tmp_path / "a.bundle", context, [TARGETS["onnx-fp32"]], "a test", lambda _: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["graphs"]
+
+
 def test_a_student_taken_out_of_a_bundle_says_nothing_twice(student: Student, samples: Samples, tmp_path: Path) -> None:
     trained = Trained(student, provenance=Provenance(commands=("burnish distill mine.yaml",), licence="CC0-1.0"))
     for name in ("first", "second"):

@@ -172,9 +172,9 @@ class Correction(nn.Module):
         self.bias = nn.ConvTranspose2d(width, 3, 2, stride=2)
 
     def forward(self, image: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The corrected picture, and how far each of its values moved, in tenths: features are of that size."""
+        """The corrected picture, and how far each of its values moved."""
         change = image * self.gain(features) + self.bias(features)
-        return image + change, 10 * change.abs()
+        return image + change, change.abs()
 
 
 class Encoder(nn.Module):

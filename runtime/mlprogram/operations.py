@@ -89,6 +89,7 @@ OPERATIONS.update(
         "sub": _binary(torch.sub),
         "mul": _binary(torch.mul),
         "real_div": _binary(torch.div),
+        "abs": _unary(torch.abs),
         "relu": _unary(torch.relu),
         "sigmoid": _unary(torch.sigmoid),
         "identity": _unary(lambda x: x),

@@ -84,6 +84,7 @@ CASES = [
     Case("real_div", lambda d, x, y: mb.real_div(x=x, y=y), torch.div, ((2, 3), (1,))),
     Case("relu", lambda d, x: mb.relu(x=x), torch.relu),
     Case("sigmoid", lambda d, x: mb.sigmoid(x=x), torch.sigmoid),
+    Case("abs", lambda d, x: mb.abs(x=x), torch.abs),
     Case("identity", lambda d, x: mb.identity(x=x), lambda x: x),
     Case("cast", lambda d, x: mb.cast(x=mb.cast(x=x, dtype="fp16"), dtype="fp32"), lambda x: x.half().float()),
     Case("clip", lambda d, x: mb.clip(x=x, alpha=d(-0.5), beta=d(0.25)), lambda x: x.clamp(-0.5, 0.25)),

@@ -10,7 +10,7 @@ public struct Policy: Equatable, Sendable {
   public var minIterations = 0
   /// A smaller gain in predicted quality counts as a plateau.
   public var minGain = 0.0
-  /// Stop at a regression and keep the best picture, not the last.
+  /// Stop at a predicted loss and keep the picture before it.
   public var rollback = true
 
   public init() {}

@@ -18,8 +18,8 @@ enum class Stop(val word: String) {
  * @param minQuality in [0, 1]: stop when the predicted quality reaches it
  * @param maxIterations of every tile; wins over [minIterations]
  * @param minIterations of every tile, whatever the budget and the quality say
- * @param minGain a smaller gain in predicted quality counts as a plateau
- * @param rollback stop at a regression and keep the best picture, not the last
+ * @param minGain a smaller predicted gain counts as a plateau
+ * @param rollback stop at a predicted loss and keep the picture before it
  * @throws InputException for a value out of its range
  */
 data class Policy(

@@ -31,8 +31,6 @@ _WITH_BIAS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv_transpose2d.inp
 FLOOR = 1e-5
 # Above this error of its own the student is to be followed no less closely (40 dB): an offset of the whole picture shows.
 CEILING = 1e-4
-# Mean squared offset of a colour over a tile that nobody sees: three tenths of a level of 255.
-OFFSET = (0.3 / 255) ** 2
 
 
 def make_schedule(minutes: float, tile: int, seed: int) -> Schedule:
@@ -74,10 +72,10 @@ def fine_tune(
 
 
 class SelfDistillation(Objective[nn.ModuleDict]):
-    """What int8 costs an iteration that opens its own gates, as a logarithm: log(1 + E / D) + 0.1 log(1 + M / `OFFSET`).
+    """What int8 costs an iteration that opens its own gates, as a logarithm: log(1 + E / D).
 
     E: squared distance of the picture from the full-precision student's, D: of the student's from the truth, between
-    `FLOOR` and `CEILING`; M: squared difference of the two pictures' mean colours.
+    `FLOOR` and `CEILING`.
     """
 
     def __init__(self, model: nn.ModuleDict, student: Student, routing: Routing) -> None:
@@ -112,14 +110,12 @@ class SelfDistillation(Objective[nn.ModuleDict]):
         # Its own gates: nearly half of what int8 cost in haze came through experts that opened a little differently.
         got, predicted = refine(current, *evidence, *guess[1:], tokens, self._gates(assessment))
         picture = torch.log1p((got - target).square().mean() / allowed)
-        offset = torch.log1p((got - target).mean((2, 3)).square().mean() / OFFSET)
         bottleneck = (guess[2] - estimate.features[2]).square().mean() / estimate.features[2].square().mean()
         heads = (assessment - estimate.assessment).square().mean() + 100 * (predicted - quality).square().mean()
         lost = psnr(target.clamp(0, 1), batch.clean) - psnr(got.clamp(0, 1), batch.clean)
         return {
-            "loss": picture + 0.1 * offset + 0.1 * bottleneck + 0.01 * heads,
+            "loss": picture + 0.1 * bottleneck + 0.01 * heads,
             "picture": picture,
-            "offset": offset,
             "bottleneck": bottleneck,
             "heads": heads,
             "lost_db": lost.mean(),

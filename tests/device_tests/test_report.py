@@ -24,13 +24,15 @@ from burnish.device_tests.report import render, write_report
 from burnish.device_tests.samples import detail, whole
 from burnish.device_tests.scores import Scorer
 from burnish.device_tests.summary import summarise, worst_pictures
-from burnish.device_tests.trajectory import Trajectory
+from burnish.device_tests.trajectory import Qualities, Trajectory
 from burnish.runtime.bundle import EMBEDDED, Bundle
 from burnish.runtime.errors import InputError
 from numpy.typing import NDArray
 from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+QUALITIES = Qualities(assessed=(0.3, 0.5), predicted=(0.5, 0.6))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def contents(photo: NDArray[np.float32]) -> Contents:
     spot = np.zeros_like(clean)
     spot[260:280, 10:30] = 0.2
     gates = ({"rain": 0.5},) * 2
-    student = Trajectory((clean + np.float32(0.02), clean + np.float32(0.01)), None, ((0.3, 0.5, 0.6),), gates)
+    student = Trajectory((clean + np.float32(0.02), clean + np.float32(0.01)), None, (QUALITIES,), gates)
     program = student._replace(pictures=(student.pictures[0] + spot, student.pictures[1] + 2 * spot))
     scorer = Scorer(Condition(name="<rain>", group="pairs", severities={}), Pair("a & b.png", degraded, clean), student)
     name = "executorch-xnnpack-int8"

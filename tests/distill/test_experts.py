@@ -44,8 +44,8 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def learn(leaf: str, pairs: Path, out: Path, steps: int) -> Path:
-    schedule = EXPERT_SCHEDULE.model_copy(update={"steps": steps, "workers": 0})
+def learn(leaf: str, pairs: Path, out: Path) -> Path:
+    schedule = EXPERT_SCHEDULE.model_copy(update={"workers": 0})
     return add_expert_command(leaf, pairs, "weather", None, schedule, out, Console(quiet=True))
 
 
@@ -97,7 +97,7 @@ def test_a_degradation_that_cannot_be_told_is_refused(
 def test_the_new_degradation_is_learned_and_the_others_lose_nothing(
     embedded: Trained, pairs: Path, tmp_path: Path
 ) -> None:
-    grown = read_student(learn("water", pairs, tmp_path / "run", 500))
+    grown = read_student(learn("water", pairs, tmp_path / "run"))
     photos = [read(path).rgb for path in sorted((PHOTOS / "eval").glob("*.png"))]
     held_out = [photo[y : y + 256, x : x + 256] for photo in photos for y, x in ((40, 200), (240, 20))]
     clean = stack(held_out)
@@ -125,4 +125,4 @@ def test_the_new_degradation_is_learned_and_the_others_lose_nothing(
 
     # The folder is this run's: another expert does not take its weights.
     with pytest.raises(InputError, match=r"holds a run with another expert .*another --out"):
-        learn("smoke", pairs, tmp_path / "run", 500)
+        learn("smoke", pairs, tmp_path / "run")

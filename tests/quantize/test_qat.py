@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from burnish.distill.distillation import route_batch
 from burnish.distill.methods import methods
 from burnish.distill.recipe import Schedule
 from burnish.distill.student import Student
@@ -32,9 +35,19 @@ def graphs(student: Student, samples: Samples, quantize_config: QuantizeConfig) 
     return graphs
 
 
+@torch.no_grad()
+def restored(called: Mapping[str, Callable[..., Any]], image: torch.Tensor, rank: int) -> torch.Tensor:
+    """A first iteration with the gates that encode's assessment opens."""
+    *features, tokens, assessment = called["encode"](image)
+    gates = route_batch(Routing(), assessment[:, 1], assessment[:, 2:].sigmoid()).repeat_interleave(rank, 1)[
+        ..., None, None
+    ]
+    return called["refine"](image, *features, *features[1:], tokens, gates)[0]
+
+
 def error(graphs: Graphs, student: Student, samples: Samples) -> float:
-    with torch.no_grad():
-        pairs = [(graphs["refine"](*row)[0], methods(student)["refine"](*row)[0]) for row in samples["refine"]]
+    rank = student.config.rank
+    pairs = [(restored(graphs, x, rank), restored(methods(student), x, rank)) for (x,) in samples["encode"]]
     return sum(float((a - b).square().mean()) for a, b in pairs) / len(pairs)
 
 

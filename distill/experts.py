@@ -29,7 +29,7 @@ from .student import HIDDEN, Encoded, Student, StudentConfig
 from .weights import Trained
 
 # A few thousand numbers learn, so steps are large; decay would move the frozen ones.
-EXPERT_SCHEDULE = Schedule(steps=800, batch=8, patch=128, learning_rate=0.08, weight_decay=0.0, warmup=10, ema=0.98)
+EXPERT_SCHEDULE = Schedule(steps=400, batch=4, patch=128, learning_rate=0.04, weight_decay=0.0, warmup=10, ema=0.95)
 # A new leaf's logit where its unit is silent: a gate of 6e-6, too little to be seen even on a clean picture.
 CLOSED = -12.0
 # Pictures that a leaf is fitted on: with the new degradation, and of all the student knows, half of them restored once.

@@ -72,6 +72,12 @@ def route_batch(routing: Routing, granularity: Tensor, belief: Tensor) -> Tensor
     return gates * kept
 
 
+def own_gates(routing: Routing, assessment: Tensor, rank: int) -> Tensor:
+    """Gates that assessments (B, 2 + leaves) open, as refine takes them: (B, experts · rank, 1, 1)."""
+    gates = route_batch(routing, assessment[:, 1], assessment[:, 2:].sigmoid())
+    return gates.repeat_interleave(rank, 1)[..., None, None]
+
+
 def match_rounds(rounds: int, iterations: int, match: Match) -> list[int]:
     """The teacher's round (from 0) that each of a student's iterations learns; there may be more or fewer of them.
 

@@ -23,7 +23,7 @@ from ..runtime.routing import Routing
 from ..runtime.tree import LEAVES
 from .data import Batch, Mixture, Pictures, list_pictures, to_tensor
 from .degradations import degrade
-from .distillation import route_batch
+from .distillation import own_gates
 from .recipe import Schedule
 from .student import HIDDEN, Encoded, Student, StudentConfig
 from .weights import Trained
@@ -149,8 +149,7 @@ def _averages(encoded: Encoded) -> Tensor:
 def _twice(student: Student, picture: Tensor, routing: Routing) -> tuple[Encoded, Encoded]:
     """A picture (3, H, W), and what one iteration makes of it, as they are assessed."""
     encoded = student.encode(picture[None])
-    gates = route_batch(routing, encoded.assessment[:, 1], encoded.assessment[:, 2:].sigmoid())
-    gates = gates.repeat_interleave(student.config.rank, 1)[..., None, None]
+    gates = own_gates(routing, encoded.assessment, student.config.rank)
     restored, _ = student.refine(picture[None], encoded, encoded, gates)
     return encoded, student.encode(restored.clamp(0, 1))
 

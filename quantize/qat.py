@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, fx, nn
 
 from ..distill.data import Batch, Mixture, Photographs
-from ..distill.distillation import route_batch
+from ..distill.distillation import own_gates
 from ..distill.metrics import psnr
 from ..distill.recipe import Schedule
 from ..distill.student import Student
@@ -122,9 +122,7 @@ class SelfDistillation(Objective[nn.ModuleDict]):
         }
 
     def _gates(self, assessment: Tensor) -> Tensor:
-        gates = route_batch(self._routing, assessment[:, 1], assessment[:, 2:].sigmoid())
-        rank = self._student[0].config.rank
-        return gates.repeat_interleave(rank, 1)[..., None, None]
+        return own_gates(self._routing, assessment, self._student[0].config.rank)
 
 
 def _weights(graph: fx.GraphModule) -> Iterator[tuple[Any, str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from burnish.distill.distillation import route_batch
+from burnish.distill.distillation import own_gates
 from burnish.distill.weights import Trained
 from burnish.export.targets import TARGETS, select
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ def refine(trained: Trained, pictures: Tensor, iterations: int) -> list[Tensor]:
     for _ in range(iterations):
         current = results[-1] if results else pictures
         estimate = student.encode(current)
-        gates = route_batch(trained.routing, estimate.assessment[:, 1], estimate.assessment[:, 2:].sigmoid())
-        gates = gates.repeat_interleave(student.config.rank, 1)[..., None, None]
+        gates = own_gates(trained.routing, estimate.assessment, student.config.rank)
         results.append(student.refine(current, original, estimate, gates)[0].clamp(0, 1))
     return results

@@ -46,6 +46,19 @@ def test_a_sample_depends_on_its_index_alone() -> None:
             torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+def test_varied_photographs_are_photographs_in_other_light() -> None:
+    photos = list_pictures(PHOTOS / "train")
+    plain, varied = (DegradedPatches(photos, Mixture(members=(1.0,), varied=share), 32, 8, seed=3) for share in (0, 1))
+    clean, other = (
+        torch.stack([sample.clean for sample in (patches[i] for i in range(8))]) for patches in (plain, varied)
+    )
+    for index in range(8):
+        torch.testing.assert_close(varied[index].degraded, other[index], rtol=0, atol=0.5001 / 255)  # in 8 bits
+    assert 0 <= other.min() <= other.max() <= 1
+    assert (clean - other).abs().mean() > 5 / 255
+    assert float(torch.corrcoef(torch.stack([clean.flatten(), other.flatten()]))[0, 1]) > 0.8
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = load_file(train(objective(), quick(6), PHOTOGRAPHS, tmp_path / "whole", lambda _: None))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from burnish.distill.distillation import route_batch
+from burnish.distill.distillation import own_gates
 from burnish.distill.methods import methods
 from burnish.distill.recipe import Schedule
 from burnish.distill.student import Student
@@ -39,9 +39,7 @@ def graphs(student: Student, samples: Samples, quantize_config: QuantizeConfig) 
 def restored(called: Mapping[str, Callable[..., Any]], image: torch.Tensor, rank: int) -> torch.Tensor:
     """A first iteration with the gates that encode's assessment opens."""
     *features, tokens, assessment = called["encode"](image)
-    gates = route_batch(Routing(), assessment[:, 1], assessment[:, 2:].sigmoid()).repeat_interleave(rank, 1)[
-        ..., None, None
-    ]
+    gates = own_gates(Routing(), assessment, rank)
     return called["refine"](image, *features, *features[1:], tokens, gates)[0]
 
 

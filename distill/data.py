@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, model_validator
@@ -24,6 +25,8 @@ from .recipe import Frozen
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MILDEST = 0.08
+# Of varied samples: the share made small, how small at most, and how many of those after they were degraded.
+SHRUNK, SMALLEST, AFTERWARDS = 0.6, 2.5, 0.3
 KEPT_BYTES = 2**30
 
 
@@ -37,7 +40,10 @@ class Mixture(Frozen):
         default={leaf: 2.0 if leaf == "noise" else 1.0 for leaf in LEAVES}, description="leaf → how often it is drawn"
     )
     varied: float = Field(
-        default=0.0, ge=0, le=1, description="share of samples whose photograph gets other light and colours first"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of samples whose photograph gets other light, colours and size first",
     )
 
     @model_validator(mode="after")
@@ -158,8 +164,18 @@ def vary(clean: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.flo
     return np.clip(luma[..., None] + saturation * (lit - luma[..., None]) + grain, 0.0, 1.0).astype(np.float32)
 
 
+def shrink(picture: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """A square picture S×S×3 in [0, 1] averaged down to `side`², rounded to 8 bits."""
+    planes = to_tensor(picture)[None]
+    small = F.interpolate(planes, (side, side), mode="bilinear", antialias=True, align_corners=False)
+    return (np.round(small[0].permute(1, 2, 0).numpy() * 255.0) / 255.0).astype(np.float32)
+
+
 class DegradedPatches(Dataset[Batch]):
     """Random crops, flipped and turned, with a random mixture of degradations.
+
+    Of those that are varied, some are larger crops made small: mostly before they are degraded, as if taken from further
+    away; else after, as pictures are before they are sent, which takes their noise and leaves them dark or hazy.
 
     Sample `i` depends on `(seed, i)` alone, so a resumed run sees exactly the samples it would have seen.
     """
@@ -184,16 +200,25 @@ class DegradedPatches(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng([self.seed, self.start + index])
         pixels = self._photo(self.photos[rng.integers(len(self.photos))])
-        top = rng.integers(pixels.shape[0] - self.patch + 1)
-        left = rng.integers(pixels.shape[1] - self.patch + 1)
-        crop = np.rot90(pixels[top : top + self.patch, left : left + self.patch], 2 * int(rng.integers(2)))
+        varied = self.mixture.varied > 0 and rng.random() < self.mixture.varied
+        side = self.patch
+        if varied and rng.random() < SHRUNK:
+            side = int(self.patch * rng.uniform(1.0, min(SMALLEST, min(pixels.shape[:2]) / self.patch)))
+        top = rng.integers(pixels.shape[0] - side + 1)
+        left = rng.integers(pixels.shape[1] - side + 1)
+        crop = np.rot90(pixels[top : top + side, left : left + side], 2 * int(rng.integers(2)))
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
         clean = np.ascontiguousarray(crop, np.float32) / 255.0
-        if self.mixture.varied and rng.random() < self.mixture.varied:
+        afterwards = side > self.patch and rng.random() < AFTERWARDS
+        if side > self.patch and not afterwards:
+            clean = shrink(clean, self.patch)
+        if varied:
             clean = vary(clean, rng)
         mixture = self.mixture.draw(rng)
         degraded = degrade(clean, mixture, int(rng.integers(2**31)))
+        if afterwards:
+            clean, degraded = shrink(clean, self.patch), shrink(degraded, self.patch)
         severities = np.zeros(len(LEAVES), np.float32)
         for kind, severity in mixture.items():
             severities[LEAVES.index(KINDS[kind].leaf)] = severity

@@ -83,24 +83,26 @@ def add_expert_command(
     leaf: str, pairs: Path, parent: str, start: Path | None, schedule: Schedule, out: Path, console: Console
 ) -> Path:
     """`burnish distill --add-expert`: one more leaf and expert from pairs of pictures; returns the student's weights."""
-    import torch
-
     from ..distill.data import fingerprint
-    from ..distill.distillation import DistillationObjective, Weights
-    from ..distill.experts import Pairs, add_expert, fit_leaf, freeze_all_but
+    from ..distill.distillation import DistillationObjective
+    from ..distill.experts import EXPERT_WEIGHTS, add_expert, aim_expert, freeze_all_but
+    from ..distill.leaves import fit_leaf, fit_quality, judge_known
+    from ..distill.pairs import Pairs
     from ..distill.weights import read_student, save_student
 
-    torch.manual_seed(schedule.seed)  # the new rows of A are random
     start = start or embedded_student()
     grown = add_expert(read_student(start), leaf, parent)
     source = Pairs(pairs, grown.routing, leaf, schedule.patch, schedule.seed)
     described = {"expert": leaf, "parent": parent, "pairs": fingerprint(pairs), "start": sha256(start)}
     described |= {"schedule": _fixed(schedule)}
     _check_folder(out, described)
-    fit_leaf(grown.student, leaf, source)
+    known = judge_known(grown.student, source)
+    fit_leaf(grown.student, leaf, source, known)
+    aim_expert(grown.student, leaf, source)
     freeze_all_but(grown.student, leaf)
-    objective = DistillationObjective(grown.student.train(), Weights(unroll=(0.5, 0.5)), grown.routing)
+    objective = DistillationObjective(grown.student.train(), EXPERT_WEIGHTS, grown.routing)
     _train(objective, leaf, schedule, source, out, described, console)
+    fit_quality(grown.student.eval(), leaf, source, known)
     weights = out / "student.safetensors"
     commands = (*grown.provenance.commands, f"burnish distill --add-expert {leaf}")
     data = (*grown.provenance.data, pairs.name)

@@ -7,7 +7,8 @@ to the next iteration is detached, so the first iteration is never made worse to
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from ..runtime.routing import Routing
 from .data import Batch
 from .metrics import fidelity_loss, psnr, quality_of
 from .recipe import Frozen
-from .student import Student
+from .student import Encoded, Student
 from .teachers.protocol import Teacher
 from .training import Objective
 
@@ -76,6 +77,28 @@ def own_gates(routing: Routing, assessment: Tensor, rank: int) -> Tensor:
     """Gates that assessments (B, 2 + leaves) open, as refine takes them: (B, experts · rank, 1, 1)."""
     gates = route_batch(routing, assessment[:, 1], assessment[:, 2:].sigmoid())
     return gates.repeat_interleave(rank, 1)[..., None, None]
+
+
+class Iteration(NamedTuple):
+    """`current` (B, 3, H, W), what encode says of it, what refine makes of it, clipped, and the quality (B, 1) of that."""
+
+    current: Tensor
+    estimate: Encoded
+    restored: Tensor
+    quality: Tensor
+
+
+def iterate(student: Student, routing: Routing, pictures: Tensor, iterations: int) -> Iterator[Iteration]:
+    """What a student makes of a batch, iteration by iteration, with the gates that it opens itself."""
+    current = pictures
+    original = estimate = student.encode(current)
+    for step in range(iterations):
+        if step:
+            estimate = student.encode(current)
+        gates = own_gates(routing, estimate.assessment, student.config.rank)
+        restored, quality = student.refine(current, original, estimate, gates)
+        yield Iteration(current, estimate, restored.clamp(0, 1), quality)
+        current = restored.detach().clamp(0, 1)
 
 
 def match_rounds(rounds: int, iterations: int, match: Match) -> list[int]:

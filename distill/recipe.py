@@ -20,6 +20,7 @@ class Schedule(Frozen):
     patch: int = Field(default=128, ge=32, multiple_of=16, description="side of a patch in pixels")
     learning_rate: float = Field(default=8e-4, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
+    muon: bool = Field(default=True, description="Muon for matrices; AdamW for all when false")
     warmup: int = Field(default=200, ge=1, description="steps of linear warm-up")
     clip: float = Field(default=0.5, gt=0, description="largest gradient norm")
     ema: float = Field(default=0.999, ge=0, lt=1, description="decay of the averaged weights")

@@ -19,6 +19,8 @@ from .recipe import Frozen
 
 EXPERTS = (*PARENTS, *LEAVES)
 HIDDEN = 64  # units of a head
+# Units that a leaf added later has to itself (`leaves`), in the heads of encode and of refine.
+ENCODER_UNITS, REFINER_UNITS = 3, 2
 
 
 class StudentConfig(Frozen):
@@ -33,6 +35,11 @@ class StudentConfig(Frozen):
     rank: int = Field(default=4, gt=0, description="rank of every LoRA expert")
     experts: tuple[str, ...] = EXPERTS
     leaves: tuple[str, ...] = LEAVES
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The leaves that were added to a trained student."""
+        return tuple(leaf for leaf in self.leaves if leaf not in LEAVES)
 
 
 SIZES: dict[str, StudentConfig] = {
@@ -128,9 +135,12 @@ class Head(nn.Module):
         self.hidden = nn.Linear(sum(widths), hidden)
         self.output = nn.Linear(hidden, outputs)
 
+    def pooled(self, *features: Tensor) -> Tensor:
+        """Averages over each scale's pixels, side by side: (B, sum of widths)."""
+        return torch.cat([self.pool(f).flatten(1) for f in features], 1)
+
     def forward(self, *features: Tensor) -> Tensor:
-        pooled = torch.cat([self.pool(f).flatten(1) for f in features], 1)
-        return self.output(torch.relu(self.hidden(pooled)))
+        return self.output(torch.relu(self.hidden(self.pooled(*features))))
 
 
 class Fusion(nn.Module):
@@ -191,9 +201,7 @@ class Encoder(nn.Module):
         self.down2 = nn.Conv2d(w2, w3, 2, stride=2)
         self.level3 = nn.Sequential(*(Block(w3) for _ in range(n3)))
         self.tokens = DictionaryAttention(w3, config.tokens, config.token_width)
-        # A leaf that was added later has a hidden unit of its own (`experts`).
-        added = sum(leaf not in LEAVES for leaf in config.leaves)
-        self.head = Head(config.widths, 2 + len(config.leaves), HIDDEN + added)
+        self.head = Head(config.widths, 2 + len(config.leaves), HIDDEN + ENCODER_UNITS * len(config.added))
 
     def forward(self, image: Tensor) -> Encoded:
         f1 = self.level1(torch.relu(self.stem(image)))
@@ -226,7 +234,7 @@ class Refiner(nn.Module):
         self.level1 = nn.Sequential(*(Block(w1) for _ in range(n1)))
         self.correction = Correction(w1)
         # Predicted quality also sees how large the correction was: a step that changes little gains little.
-        self.head = Head((*config.widths, 3), 1)
+        self.head = Head((*config.widths, 3), 1, HIDDEN + REFINER_UNITS * len(config.added))
 
     def forward(
         self,

@@ -59,7 +59,7 @@ def _cpu_flag(name: str) -> bool:
 
 
 def make_optimizer(objective: nn.Module, schedule: Schedule) -> Muon:
-    """Muon for matrices, AdamW for all else, at one learning rate.
+    """Muon for matrices unless `schedule` has it otherwise, AdamW for all else, at one learning rate.
 
     Muon (Jordan et al. 2024; scaled to AdamW's step size as Liu et al., "Muon is Scalable for LLM Training", 2025) makes
     every singular direction of an update equally large. These networks have no normalisation layers and learn very
@@ -69,7 +69,7 @@ def make_optimizer(objective: nn.Module, schedule: Schedule) -> Muon:
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for parameter in objective.parameters():
-        wide = parameter.ndim >= 2 and min(parameter.shape[:2]) >= NARROW
+        wide = schedule.muon and parameter.ndim >= 2 and min(parameter.shape[:2]) >= NARROW
         (matrices if wide else others).append(parameter)
     rate, decay = schedule.learning_rate, schedule.weight_decay
     return Muon(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from burnish.distill.distillation import own_gates
+from burnish.distill.distillation import iterate
 from burnish.distill.weights import Trained
 from burnish.export.targets import TARGETS, select
 from numpy.typing import NDArray
@@ -26,12 +26,5 @@ def stack(pictures: list[NDArray[np.float32]]) -> Tensor:
 @torch.no_grad()
 def refine(trained: Trained, pictures: Tensor, iterations: int) -> list[Tensor]:
     """What a student makes of a batch, iteration by iteration, routed as in use."""
-    student = trained.student.eval()
-    original = student.encode(pictures)
-    results: list[Tensor] = []
-    for _ in range(iterations):
-        current = results[-1] if results else pictures
-        estimate = student.encode(current)
-        gates = own_gates(trained.routing, estimate.assessment, student.config.rank)
-        results.append(student.refine(current, original, estimate, gates)[0].clamp(0, 1))
-    return results
+    steps = iterate(trained.student.eval(), trained.routing, pictures, iterations)
+    return [step.restored for step in steps]

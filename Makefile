@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
+# Processes that share the tests.
+PROCESSES ?= 2
 # Torch's and XNNPACK's idle workers must not spin on the cores of the others.
 export OMP_WAIT_POLICY := PASSIVE
 
@@ -28,7 +30,7 @@ demo: $(VENV)/linked
 	@echo "trace     $(OUT)/trace"
 
 test: $(VENV)/linked
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup
 
 lint: $(VENV)/linked
 	$(BIN)/ruff format --check .

@@ -13,6 +13,7 @@ from rich.console import Console
 from ..runtime.bundle import EMBEDDED, Provenance, Teacher, sha256
 from ..runtime.errors import InputError
 from ..runtime.files import replace
+from ..runtime.quality import PSNR_AT_ONE, PSNR_AT_ZERO
 from ..runtime.routing import Routing
 from .progress import QUIET_SECONDS
 from .recipe import EMBEDDED_WEIGHTS, DistillSection, read_recipe, resolve
@@ -86,7 +87,7 @@ def add_expert_command(
     from ..distill.data import fingerprint
     from ..distill.distillation import DistillationObjective
     from ..distill.experts import EXPERT_WEIGHTS, add_expert, aim_expert, freeze_all_but
-    from ..distill.leaves import fit_leaf, fit_quality, judge_known
+    from ..distill.leaves import fit_leaf, fit_quality, see_known
     from ..distill.pairs import Pairs
     from ..distill.weights import read_student, save_student
 
@@ -96,18 +97,25 @@ def add_expert_command(
     described = {"expert": leaf, "parent": parent, "pairs": fingerprint(pairs), "start": sha256(start)}
     described |= {"schedule": _fixed(schedule)}
     _check_folder(out, described)
-    known = judge_known(grown.student, source)
+    known = see_known(grown.student, source)
     fit_leaf(grown.student, leaf, source, known)
     aim_expert(grown.student, leaf, source)
     freeze_all_but(grown.student, leaf)
     objective = DistillationObjective(grown.student.train(), EXPERT_WEIGHTS, grown.routing)
     _train(objective, leaf, schedule, source, out, described, console)
-    fit_quality(grown.student.eval(), leaf, source, known)
+    # Training leaves its student where and as it computes fastest.
+    trained = add_expert(read_student(start), leaf, parent)
+    trained.student.load_state_dict(grown.student.state_dict())
+    before, after = fit_quality(trained.student.eval(), leaf, source, known)
+    decibels = PSNR_AT_ONE - PSNR_AT_ZERO
+    console.print(
+        f"predicted quality with {leaf}: off by {after * decibels:.1f} dB on the mean ({before * decibels:.1f} before)"
+    )
     weights = out / "student.safetensors"
-    commands = (*grown.provenance.commands, f"burnish distill --add-expert {leaf}")
-    data = (*grown.provenance.data, pairs.name)
+    commands = (*trained.provenance.commands, f"burnish distill --add-expert {leaf}")
+    data = (*trained.provenance.data, pairs.name)
     save_student(
-        grown._replace(provenance=grown.provenance.model_copy(update={"data": data, "commands": commands})), weights
+        trained._replace(provenance=trained.provenance.model_copy(update={"data": data, "commands": commands})), weights
     )
     return weights
 

@@ -19,14 +19,15 @@ from torch.utils.data import Dataset
 
 from ..runtime.errors import InputError
 from ..runtime.pictures import read
+from ..runtime.routing import Routing
 from ..runtime.tree import LEAVES
 from .degradations import KINDS, degrade
 from .recipe import Frozen
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MILDEST = 0.08
-# Of varied samples: the share made small, how small at most, and how many of those after they were degraded.
-SHRUNK, SMALLEST, AFTERWARDS = 0.6, 2.5, 0.3
+# Of varied samples: the share made small, how small at most; of those that are dark or hazy, the share made so afterwards.
+SHRUNK, SMALLEST, AFTERWARDS = 0.6, 2.5, 0.5
 KEPT_BYTES = 2**30
 
 
@@ -175,7 +176,7 @@ class DegradedPatches(Dataset[Batch]):
     """Random crops, flipped and turned, with a random mixture of degradations.
 
     Of those that are varied, some are larger crops made small: mostly before they are degraded, as if taken from further
-    away; else after, as pictures are before they are sent, which takes their noise and leaves them dark or hazy.
+    away; some of the dark and hazy ones after, as pictures are before they are sent, which takes their noise.
 
     Sample `i` depends on `(seed, i)` alone, so a resumed run sees exactly the samples it would have seen.
     """
@@ -210,12 +211,14 @@ class DegradedPatches(Dataset[Batch]):
         if rng.random() < 0.5:
             crop = crop[:, ::-1]
         clean = np.ascontiguousarray(crop, np.float32) / 255.0
-        afterwards = side > self.patch and rng.random() < AFTERWARDS
+        mixture = self.mixture.draw(rng)
+        # Noise and blur are gone when a picture is made small, and not to be told any more; haze and darkness stay.
+        stays = any(KINDS[kind].leaf in Routing().whole for kind in mixture)
+        afterwards = side > self.patch and stays and rng.random() < AFTERWARDS
         if side > self.patch and not afterwards:
             clean = shrink(clean, self.patch)
         if varied:
             clean = vary(clean, rng)
-        mixture = self.mixture.draw(rng)
         degraded = degrade(clean, mixture, int(rng.integers(2**31)))
         if afterwards:
             clean, degraded = shrink(clean, self.patch), shrink(degraded, self.patch)

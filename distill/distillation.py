@@ -80,7 +80,7 @@ def own_gates(routing: Routing, assessment: Tensor, rank: int) -> Tensor:
 
 
 class Iteration(NamedTuple):
-    """`current` (B, 3, H, W), what encode says of it, what refine makes of it, clipped, and the quality (B, 1) of that."""
+    """`current` (B, 3, H, W), what encode says of it, what refine makes of it, not clipped, and the quality (B, 1) of that."""
 
     current: Tensor
     estimate: Encoded
@@ -97,7 +97,7 @@ def iterate(student: Student, routing: Routing, pictures: Tensor, iterations: in
             estimate = student.encode(current)
         gates = own_gates(routing, estimate.assessment, student.config.rank)
         restored, quality = student.refine(current, original, estimate, gates)
-        yield Iteration(current, estimate, restored.clamp(0, 1), quality)
+        yield Iteration(current, estimate, restored, quality)
         current = restored.detach().clamp(0, 1)
 
 

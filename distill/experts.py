@@ -30,6 +30,7 @@ EXPERT_SCHEDULE = Schedule(
 # The picture alone, with the gates of use: the frozen heads know nothing of the new degradation and would pull against it.
 EXPERT_WEIGHTS = Weights(unroll=(0.5, 0.5), true_gates=0.0, tokens=0.0, routing=0.0, quality=0.0, ranking=0.0)
 AIMED = 32  # crops that the rows of A are found on
+SPECK = 1e-3
 DAMPING = 0.01  # share of the inputs' mean square that is added to all directions of them
 # Parameters of a student that have rows or columns by expert.
 EXPERT_ROWS, EXPERT_COLUMNS = ("lora_a.weight", "lora_a.bias"), ("lora_b.weight",)
@@ -108,12 +109,15 @@ def aim_expert(student: Student, leaf: str, pairs: Pairs) -> None:
         moments[module] = moments.get(module, 0.0) + pixels @ pixels.T / pixels.shape[1]
 
     hooks = [block.conv1.register_forward_pre_hook(note) for block in blocks]
-    for degraded, clean in pairs.crops(AIMED):
-        step = next(iterate(student, pairs.routing, degraded[None], 1))
-        fidelity_loss(step.restored, clean[None], EXPERT_WEIGHTS.floor).backward()
-    for hook in hooks:
-        hook.remove()
+    try:
+        for degraded, clean in pairs.crops(AIMED):
+            step = next(iterate(student, pairs.routing, degraded[None], 1))
+            fidelity_loss(step.restored, clean[None], EXPERT_WEIGHTS.floor).backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
     rows = expert_rows(student.config, leaf)
+    generator = torch.Generator().manual_seed(pairs.seed)
     for block in blocks:
         weight, bias = block.conv1.weight.grad, cast(Tensor, block.conv1.bias).grad
         assert weight is not None
@@ -126,6 +130,8 @@ def aim_expert(student: Student, leaf: str, pairs: Pairs) -> None:
         white = torch.linalg.solve_triangular(root, gradient.T, upper=False).T
         directions = torch.linalg.svd(white, full_matrices=False).Vh[: student.config.rank]
         found = torch.linalg.solve_triangular(root.T, directions.T, upper=True).T
+        # What no crop shows has no gradient. A pack reads channels' scales from the ratio of two students, and not from zeros.
+        found = torch.where(found == 0, SPECK * torch.randn(found.shape, generator=generator), found)
         with torch.no_grad():
             block.lora_a.weight[rows] = found[:, :-1, None, None]
             cast(Tensor, block.lora_a.bias)[rows] = found[:, -1]

@@ -6,7 +6,7 @@ knows: those are judged as before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -27,19 +27,9 @@ PRESENT, KNOWN = 192, 256
 DECAY = 1e-3  # of the squared weights of a leaf's regression
 # Where the gate is half open: this far from the highest score of a known picture to the LOW quantile of the new ones.
 HALFWAY, LOW = 0.4, 0.1
-# Where judging differently begins, as HALFWAY, and at least this share of the spread of the new pictures' scores.
-EDGE, NARROWEST = 0.2, 0.05
-RIDGE = 0.3  # of the squared weights of a correction of quality
+# A correction of quality: weight of its squared slopes, of its height on known pictures, how far below zero it is to be there.
+RIDGE, HUSH, SILENT = 0.1, 10.0, 1.0
 WORST, BEST = 0.02, 0.98  # qualities as far as a correction follows them
-
-
-class Separation(NamedTuple):
-    """A direction in which pictures of a new degradation score higher than known ones."""
-
-    weight: Tensor  # (channels,)
-    highest: Tensor  # score of a known picture
-    low: Tensor  # quantile LOW of the scores of new ones
-    spread: Tensor  # standard deviation of those
 
 
 class Judged(NamedTuple):
@@ -50,11 +40,11 @@ class Judged(NamedTuple):
     truth: Tensor
 
 
-class Seen(NamedTuple):
-    """What both heads saw of the same iterations of pictures."""
+class Heads(NamedTuple):
+    """What each head saw of the same iterations of pictures the student knows, (N, channels)."""
 
-    encode: Judged
-    refine: Judged
+    encode: Tensor
+    refine: Tensor
 
 
 def leaf_units(config: StudentConfig, leaf: str, units: int) -> slice:
@@ -64,13 +54,14 @@ def leaf_units(config: StudentConfig, leaf: str, units: int) -> slice:
 
 
 @torch.no_grad()
-def judge_known(student: Student, pairs: Pairs) -> Seen:
+def see_known(student: Student, pairs: Pairs) -> Heads:
     """What the heads see of pictures the student knows; the same before and after an expert is added."""
-    return _judge(student, pairs.routing, ((picture, picture) for picture in pairs.known(KNOWN)))
+    encode, refine = _judge(student, pairs.routing, ((picture, picture) for picture in pairs.known(KNOWN)))
+    return Heads(encode.seen, refine.seen)
 
 
 @torch.no_grad()
-def fit_leaf(student: Student, leaf: str, pairs: Pairs, known: Seen) -> None:
+def fit_leaf(student: Student, leaf: str, pairs: Pairs, known: Heads) -> None:
     """Teach the assessing head when `leaf` is present: logistic regression on what it averages over the picture.
 
     The logit is CLOSED + relu(score − t), with t the highest score of a known picture. Raises InputError when the new
@@ -78,7 +69,13 @@ def fit_leaf(student: Student, leaf: str, pairs: Pairs, known: Seen) -> None:
     """
     head = student.encoder.head
     present = torch.cat([head.pooled(*student.encode(picture[None]).features) for picture, _ in pairs.new(PRESENT)])
-    weight, highest, low, _ = _separate(present, known.encode.seen)
+    # A third is kept out of the regression: how high pictures score is read from those.
+    kept = len(present) // 3, len(known.encode) // 3
+    fitted = torch.cat([present[kept[0] :], known.encode[kept[1] :]])
+    labels = (torch.arange(len(fitted)) < len(present) - kept[0]).float()
+    centre, spread = fitted.mean(0), fitted.std(0) + 1e-3
+    weight = _regression((fitted - centre) / spread, labels) / spread
+    highest, low = (known.encode @ weight).max(), (present[: kept[0]] @ weight).quantile(LOW)
     if low <= highest:
         raise InputError(
             f"{leaf} cannot be told from what the student knows: {LOW:.0%} of its crops look like known ones; "
@@ -92,88 +89,91 @@ def fit_leaf(student: Student, leaf: str, pairs: Pairs, known: Seen) -> None:
 
 
 @torch.no_grad()
-def fit_quality(student: Student, leaf: str, pairs: Pairs, known: Seen) -> None:
+def fit_quality(student: Student, leaf: str, pairs: Pairs, known: Heads) -> tuple[float, float]:
     """Teach both heads how good pictures with `leaf` are, before and after the expert has been at work.
 
-    Without that, the heads judge what they never saw, and the best of its restorations would be rolled back.
+    Without that, the heads judge what they never saw, and the best of its restorations would be rolled back. Returns by how
+    much refine's head errs on the mean, of quality, before and after.
     """
-    new = _judge(student, pairs.routing, pairs.new(PRESENT))
+    encode, refine = _judge(student, pairs.routing, pairs.new(PRESENT))
     encoder, refiner = (leaf_units(student.config, leaf, count).stop for count in (ENCODER_UNITS, REFINER_UNITS))
-    _correct(student.encoder.head, encoder - 2, new.encode, known.encode)
-    _correct(student.refiner.head, refiner - 2, new.refine, known.refine)
+    _correct(student.encoder.head, encoder - 2, encode, known.encode)
+    corrected = _correct(student.refiner.head, refiner - 2, refine, known.refine)
+    before, after = ((logits.sigmoid() - refine.truth).abs().mean() for logits in (refine.logits, corrected))
+    return float(before), float(after)
 
 
-def _judge(student: Student, routing: Routing, pictures: Iterable[tuple[Tensor, Tensor]]) -> Seen:
-    """What the heads see of two iterations of pictures, which come with their truth."""
+def _judge(student: Student, routing: Routing, pictures: Iterable[tuple[Tensor, Tensor]]) -> tuple[Judged, Judged]:
+    """What encode's head and refine's head make of two iterations of pictures, which come with their truth."""
     encode: list[Judged] = []
     refine: list[Judged] = []
-    averages: list[Tensor] = []
+    seen: list[tuple[Tensor, Tensor]] = []
     head = student.refiner.head
-    hook = head.register_forward_pre_hook(lambda _, features: averages.append(head.pooled(*features)))
-    for degraded, clean in pictures:
-        for step in iterate(student, routing, degraded[None], 2):
-            seen = student.encoder.head.pooled(*step.estimate.features)
-            before, after = (quality_of(psnr(picture, clean[None])) for picture in (step.current, step.restored))
-            encode.append(Judged(seen, step.estimate.assessment[:, 0], before))
-            refine.append(Judged(averages.pop(), step.quality[:, 0].logit(), after))
-    hook.remove()
-    return Seen(*(Judged(*map(torch.cat, zip(*judged, strict=True))) for judged in (encode, refine)))
+    hook = head.register_forward_hook(lambda _, features, logits: seen.append((head.pooled(*features), logits[:, 0])))
+    try:
+        for degraded, clean in pictures:
+            for step in iterate(student, routing, degraded[None], 2):
+                pooled = student.encoder.head.pooled(*step.estimate.features)
+                before = quality_of(psnr(step.current, clean[None]))
+                after = quality_of(psnr(step.restored.clamp(0, 1), clean[None]))
+                encode.append(Judged(pooled, step.estimate.assessment[:, 0], before))
+                refine.append(Judged(*seen.pop(), after))
+    finally:
+        hook.remove()
+    first, second = (Judged(*map(torch.cat, zip(*judged, strict=True))) for judged in (encode, refine))
+    return first, second
 
 
-def _separate(new: Tensor, known: Tensor) -> Separation:
-    """By logistic regression, both (N, channels); how high new ones score is read from a third that is kept out of it."""
-    kept = len(new) // 3, len(known) // 3
-    fitted = torch.cat([new[kept[0] :], known[kept[1] :]])
-    labels = (torch.arange(len(fitted)) < len(new) - kept[0]).float()
-    centre, spread = fitted.mean(0), fitted.std(0) + 1e-3
-    weight = _regression((fitted - centre) / spread, labels) / spread
-    scores = new[: kept[0]] @ weight
-    return Separation(weight, (known @ weight).max(), scores.quantile(LOW), scores.std())
+def _regression(inputs: Tensor, labels: Tensor) -> Tensor:
+    """Weights (C,) of a logistic regression of labels (N,) on standardised inputs (N, C)."""
+    weight, bias = torch.zeros(inputs.shape[1]), torch.zeros(())
+
+    def loss() -> Tensor:
+        penalty = weight.square().sum() + bias.square()
+        return F.binary_cross_entropy_with_logits(inputs @ weight + bias, labels) + DECAY * penalty
+
+    _minimise(loss, weight, bias)
+    return weight
+
+
+def _correct(head: Head, first: int, new: Judged, known: Tensor) -> Tensor:
+    """Give a head two hidden units that correct its logit of quality on new pictures; returns the corrected logits.
+
+    One raises and one lowers, by a regression of how much the head under- and overrates; both are silent on known pictures.
+    """
+    error = new.truth.clamp(WORST, BEST).logit() - new.logits
+    both = torch.cat([new.seen, known])
+    centre, spread = both.mean(0), both.std(0) + 1e-3
+    inputs, others = (new.seen - centre) / spread, (known - centre) / spread
+    weight, bias, signs = torch.zeros(2, inputs.shape[1]), torch.ones(2), torch.tensor([1.0, -1.0])
+
+    def loss() -> Tensor:
+        wrong = torch.relu(inputs @ weight.T + bias) - torch.relu(signs * error[:, None])
+        heard = torch.relu(others @ weight.T + bias + SILENT)
+        return wrong.square().mean() + HUSH * heard.square().mean() + RIDGE * weight.square().sum()
+
+    _minimise(loss, weight, bias)
+    bias = bias - torch.relu((others @ weight.T + bias).amax(0))
+    units = slice(first, first + 2)
+    head.hidden.weight[units] = weight / spread
+    head.hidden.bias[units] = bias - weight / spread @ centre
+    head.output.weight[0, units] = signs
+    return new.logits + torch.relu(inputs @ weight.T + bias) @ signs
 
 
 @torch.enable_grad()
-def _regression(inputs: Tensor, labels: Tensor) -> Tensor:
-    """Weights (C,) of a logistic regression of labels (N,) on standardised inputs (N, C)."""
-    parameters = torch.zeros(inputs.shape[1] + 1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([parameters], max_iter=300, line_search_fn="strong_wolfe")
+def _minimise(loss: Callable[[], Tensor], *parameters: Tensor) -> None:
+    """Change parameters in place so that a smooth loss of them is least."""
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.LBFGS(parameters, max_iter=300, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
+    def closure() -> Tensor:
         optimizer.zero_grad()
-        logits = inputs @ parameters[1:] + parameters[0]
-        value = F.binary_cross_entropy_with_logits(logits, labels) + DECAY * parameters.square().sum()
+        value = loss()
         value.backward()
         return value
 
-    optimizer.step(loss)  # pyright: ignore[reportArgumentType]  any closure that returns a number
-    return parameters.detach()[1:]
-
-
-def _correct(head: Head, unit: int, new: Judged, known: Judged) -> None:
-    """Add c(x), linear in what the head sees, to its logit of quality, on new pictures alone.
-
-    Of two units, relu(s(x) + c(x)) − relu(s(x)) is c(x) where s is well above 0, and 0 where s is well below; s is the score
-    of a new picture, steep enough that c cannot lift a known one over the edge.
-    """
-    weight, highest, low, spread = _separate(new.seen, known.seen)
-    margin = torch.maximum(EDGE * (low - highest), NARROWEST * spread)
-    above = new.seen @ weight > highest + margin
-    if above.sum() < 2:
-        return  # they look like pictures the student knows, and are judged like those
-    slopes, offset = _ridge(new.seen[above], new.truth[above].clamp(WORST, BEST).logit() - new.logits[above])
-    largest = torch.cat([judged.seen @ slopes + offset for judged in (new, known)]).abs().max()
-    steep = 2 * largest / margin
-    head.hidden.weight[unit] = steep * weight
-    head.hidden.bias[unit] = -steep * (highest + margin)
-    head.hidden.weight[unit + 1] = head.hidden.weight[unit] + slopes
-    head.hidden.bias[unit + 1] = head.hidden.bias[unit] + offset
-    head.output.weight[0, unit] = -1.0
-    head.output.weight[0, unit + 1] = 1.0
-
-
-def _ridge(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Slopes (C,) and offset of a linear regression of targets (N,) on inputs (N, C), standardised for the penalty."""
-    centre, spread = inputs.mean(0), inputs.std(0) + 1e-3
-    standard = (inputs - centre) / spread
-    matrix = standard.T @ standard / len(inputs) + RIDGE * torch.eye(inputs.shape[1])
-    slopes = torch.linalg.solve(matrix, standard.T @ (targets - targets.mean()) / len(inputs)) / spread
-    return slopes, targets.mean() - centre @ slopes
+    optimizer.step(closure)  # pyright: ignore[reportArgumentType]  any closure that returns a number
+    for parameter in parameters:
+        parameter.requires_grad_(False)

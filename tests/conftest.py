@@ -23,6 +23,15 @@ from numpy.typing import NDArray
 from shared import BUNDLED, PHOTOS, TILE
 
 torch.set_num_threads(1)
+# Folders whose tests share a machine that is started, or tools that are installed, once.
+TOGETHER = ("device_tests", "android", "ios")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes share the tests by file, and some folders go to one process as a whole."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else item.path.name))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,4 +27,4 @@ def stack(pictures: list[NDArray[np.float32]]) -> Tensor:
 def refine(trained: Trained, pictures: Tensor, iterations: int) -> list[Tensor]:
     """What a student makes of a batch, iteration by iteration, routed as in use."""
     steps = iterate(trained.student.eval(), trained.routing, pictures, iterations)
-    return [step.restored for step in steps]
+    return [step.restored.clamp(0, 1) for step in steps]

@@ -146,7 +146,7 @@ def test_the_new_degradation_is_learned_and_the_others_lose_nothing(
     for kind in KINDS:
         pictures = stack([degrade(picture, {kind: 0.7}, seed) for seed, picture in enumerate(held_out)])
         one, other = (next(iterate(trained.student, trained.routing, pictures, 1)) for trained in (embedded, grown))
-        torch.testing.assert_close(one.estimate.assessment[:, 0], other.estimate.assessment[:, 0], rtol=0, atol=0.02)
+        torch.testing.assert_close(one.estimate.assessment[:, 0], other.estimate.assessment[:, 0], rtol=0, atol=0.1)
         torch.testing.assert_close(one.quality, other.quality, rtol=0, atol=0.005)
 
     old = embedded.student.state_dict()

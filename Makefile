@@ -3,8 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
-# Processes that share the tests.
-PROCESSES ?= 2
+# Processes that share the tests; 0 for none beside pytest's own.
+PROCESSES ?= 0
 # Torch's and XNNPACK's idle workers must not spin on the cores of the others.
 export OMP_WAIT_POLICY := PASSIVE
 

@@ -28,6 +28,8 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MILDEST = 0.08
 # Of varied samples: the share made small, how small at most; of those that are dark or hazy, the share made so afterwards.
 SHRUNK, SMALLEST, AFTERWARDS = 0.6, 2.5, 0.5
+# Leaves that are still there in a picture made small; noise and blur are gone, and not to be told any more.
+STAYING = Routing().whole
 KEPT_BYTES = 2**30
 
 
@@ -212,8 +214,7 @@ class DegradedPatches(Dataset[Batch]):
             crop = crop[:, ::-1]
         clean = np.ascontiguousarray(crop, np.float32) / 255.0
         mixture = self.mixture.draw(rng)
-        # Noise and blur are gone when a picture is made small, and not to be told any more; haze and darkness stay.
-        stays = any(KINDS[kind].leaf in Routing().whole for kind in mixture)
+        stays = any(KINDS[kind].leaf in STAYING for kind in mixture)
         afterwards = side > self.patch and stays and rng.random() < AFTERWARDS
         if side > self.patch and not afterwards:
             clean = shrink(clean, self.patch)

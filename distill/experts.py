@@ -30,7 +30,7 @@ EXPERT_SCHEDULE = Schedule(
 # The picture alone, with the gates of use: the frozen heads know nothing of the new degradation and would pull against it.
 EXPERT_WEIGHTS = Weights(unroll=(0.5, 0.5), true_gates=0.0, tokens=0.0, routing=0.0, quality=0.0, ranking=0.0)
 AIMED = 32  # crops that the rows of A are found on
-SPECK = 1e-3
+SPECK = 1e-3  # what those get where no crop has a gradient
 DAMPING = 0.01  # share of the inputs' mean square that is added to all directions of them
 # Parameters of a student that have rows or columns by expert.
 EXPERT_ROWS, EXPERT_COLUMNS = ("lora_a.weight", "lora_a.bias"), ("lora_b.weight",)

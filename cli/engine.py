@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..runtime.bundle import EMBEDDED, Bundle
+from ..runtime.bundle import Bundle
 from ..runtime.engines import Build, Stamp, build_from_onnx, engines
 from ..runtime.errors import InputError
 
@@ -18,7 +18,7 @@ def build_engine(
     bundle: Path | None, program: str, built_with: str, cache: Path | None, console: Console
 ) -> dict[str, Any]:
     """Build (or find in the cache) the engines of a program; where they are and what they fit. Raises BackendError."""
-    opened = Bundle.open(bundle or EMBEDDED)
+    opened = Bundle.open(bundle)
     chosen = opened.program(program)
     if chosen.target != "tensorrt":
         there = ", ".join(p.name for p in opened.manifest.programs if p.target == "tensorrt") or "none"

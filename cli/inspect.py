@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime import backends
-from ..runtime.bundle import EMBEDDED, Bundle
+from ..runtime.bundle import Bundle
 from ..runtime.selftest import verify
 
 
@@ -16,7 +16,7 @@ def inspection(path: Path | None, run: bool) -> dict[str, Any]:
     With `run` every program that a backend here runs is tried on the bundle's own test; `passed` says whether all answered
     as expected.
     """
-    bundle = Bundle.open(path or EMBEDDED)
+    bundle = Bundle.open(path)
     manifest = bundle.manifest
     bundle.file(manifest.weights)
     for program in manifest.programs:

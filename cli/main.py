@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from ..runtime.errors import BurnishError, InputError
+from .quiet import libraries_silenced
 from .report import compare_command, report_command, reports_of
 from .restore import restore_file
 from .stages import export_command, quantize_command, validate_command
@@ -21,7 +22,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(teacher_app, name="teacher")
 console = Console(stderr=True)
 
-BundleOption = Annotated[Path | None, typer.Option(help="a bundle's folder; the embedded one without")]
+_A_BUNDLE = "a bundle's folder, or the size of an embedded one: nano, small; small without"
+BundleOption = Annotated[Path | None, typer.Option(help=_A_BUNDLE)]
+BundleArgument = Annotated[Path | None, typer.Argument(help=_A_BUNDLE)]
 
 
 @app.command()
@@ -157,7 +160,7 @@ def export(
 
 @app.command(name="build-engine")
 def build_engine_command(
-    bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
+    bundle: BundleArgument = None,
     program: Annotated[str, typer.Option(help="a TensorRT program of the bundle")] = "tensorrt-int8",
     built_with: Annotated[str, typer.Option("--with", help="tensorrt or torch-tensorrt")] = "tensorrt",
     cache: Annotated[Path | None, typer.Option(help="folder of engines; the user's cache without")] = None,
@@ -186,7 +189,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 @app.command()
 def validate(
     data: Annotated[Path, typer.Option(help="clean photographs, or pairs: DIR/degraded/NAME and DIR/clean/NAME")],
-    bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
+    bundle: BundleArgument = None,
     report: Annotated[Path | None, typer.Option(help="folder for reports; BUNDLE/reports without")] = None,
     pictures: Annotated[int | None, typer.Option(min=1, help="only the first N pictures")] = None,
     condition: Annotated[list[str] | None, typer.Option(help="only these conditions of the protocol")] = None,
@@ -240,7 +243,7 @@ def validate(
 
 @app.command()
 def profile(
-    bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
+    bundle: BundleArgument = None,
     device: Annotated[
         list[str] | None, typer.Option(help="host, arm:CORE, adb:SERIAL, ssh:USER@HOST or ios:UDID; several at once")
     ] = None,
@@ -279,7 +282,7 @@ def profile(
 
 @app.command()
 def report(
-    bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
+    bundle: BundleArgument = None,
     reports: Annotated[
         Path | None, typer.Option(help="folder that validate and profile wrote to; BUNDLE/reports without")
     ] = None,
@@ -326,7 +329,7 @@ def run_recipe(
 
 @app.command()
 def inspect(
-    bundle: Annotated[Path | None, typer.Argument(help="a bundle; the embedded one without")] = None,
+    bundle: BundleArgument = None,
     run: Annotated[bool, typer.Option("--run", help="also run its programs here on the bundle's own test")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -359,7 +362,8 @@ def serve(
         raise InputError(f"burnish serve needs {error.name}; pip install 'burnish[serve]'") from None
     from ..runtime import Restorer
 
-    restorer = Restorer.load(bundle, backend=backend, program=program)
+    with libraries_silenced():
+        restorer = Restorer.load(bundle, backend=backend, program=program)
     limits = Limits(upload_mb=upload_mb, requests_a_minute=a_minute, seconds=seconds)
     serve(restorer, host, port, limits, lambda address: console.print(f"burnish: {address}  (Ctrl+C ends it)"))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from ..runtime.bundle import EMBEDDED, Bundle
+from ..runtime.bundle import Bundle, is_embedded
 from ..runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def profile_command(
 ) -> tuple[dict[str, Any], bool]:
     """Measure, write perf.json, put what was measured into the bundle; whether every device answered.
 
-    The embedded bundle, which belongs to the installation, is left as it is. Raises InputError for a device of no known kind.
+    An embedded bundle, which belongs to the installation, is left as it is. Raises InputError for a device of no known kind.
     """
     from ..device_tests.contents import read_contents
     from ..device_tests.devices import kind_of
@@ -45,17 +45,17 @@ def profile_command(
 
     for spec in devices:
         kind_of(spec)
-    opened = Bundle.open(bundle or EMBEDDED)
+    opened = Bundle.open(bundle)
     with _rows(devices, console) as show:
         perf = profile(opened, devices, plan, report, show, by_app=by_app)
     failed = [row for row in perf.devices if row.failure is not None and row.device in devices]
     for row in failed:
         console.print(f"error: {row.failure}", markup=False, highlight=False, soft_wrap=True)
     lines = [table(perf), f"report: {report / PERF}, {report / PAGE}"]
-    if seed and bundle is not None and perf.measured:
+    if seed and not is_embedded(opened.path) and perf.measured:
         seeded = seed_profiles(opened, perf)
-        lines.append(f"profiles put into {bundle}: {len(seeded)}")
-        opened = Bundle.open(bundle)
+        lines.append(f"profiles put into {opened.path}: {len(seeded)}")
+        opened = Bundle.open(opened.path)
     write_report(read_contents(report, opened), report)
     return perf.model_dump(mode="json") | {"summary": "\n".join(lines)}, not failed
 

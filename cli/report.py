@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle import EMBEDDED, MANIFEST
+from ..runtime.bundle import MANIFEST, is_embedded, locate
 from ..runtime.errors import InputError
 
 REPORTS = "reports"
 
 
 def reports_of(bundle: Path | None) -> Path:
-    """Where reports go unless told otherwise: into the bundle; of the embedded one, which is the installation's, ./reports."""
-    return Path(REPORTS) if bundle is None else bundle / REPORTS
+    """Where reports go unless told otherwise: into the bundle; of an embedded one, which is the installation's, ./reports."""
+    place = locate(bundle)
+    return Path(REPORTS) if is_embedded(place) else place / REPORTS
 
 
 def report_command(bundle: Path | None, reports: Path | None) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def report_command(bundle: Path | None, reports: Path | None) -> dict[str, Any]:
     from ..device_tests.report import PAGE, TEXT, write_report
 
     folder = reports or reports_of(bundle)
-    contents = known_of(bundle or EMBEDDED, folder)
+    contents = known_of(locate(bundle), folder)
     write_report(contents, folder)
     return {
         "page": str(folder / PAGE),

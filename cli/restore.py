@@ -14,6 +14,7 @@ from ..runtime.files import replace
 from ..runtime.pictures import check_suffix, read, write
 from ..runtime.quality import quality_to_psnr
 from .progress import counting
+from .quiet import libraries_silenced
 
 REASONS = {
     "quality": "the wanted quality was reached",
@@ -61,7 +62,9 @@ def restore_file(
         raise InputError(f"{out} is the picture to restore, which would be lost; name another file for the result")
     if trace is not None and trace.exists() and not trace.is_dir():
         raise InputError(f"{trace} is not a folder; expected one to write the trace into, or a new name")
-    restorer = Restorer.load(bundle, backend=backend, program=program, experts=experts, warm_up=budget_ms is not None)
+    warm_up = budget_ms is not None
+    with libraries_silenced():
+        restorer = Restorer.load(bundle, backend=backend, program=program, experts=experts, warm_up=warm_up)
     with counting("restore", Console(stderr=True)) as show:
         result = restorer.restore(
             picture,

@@ -134,12 +134,12 @@ def validate_command(bundle: Path | None, plan: Plan, report: Path, console: Con
     from ..device_tests.report import PAGE, write_validation
     from ..device_tests.table import table
     from ..device_tests.validate import measure
-    from ..runtime.bundle import EMBEDDED, Bundle
+    from ..runtime.bundle import Bundle
 
     if plan.device is not None:
         kind_of(plan.device)
     with counting("validate", console) as show:
-        opened = Bundle.open(bundle or EMBEDDED)
+        opened = Bundle.open(bundle)
         numerics, pictures = measure(opened, plan, report, show)
     write_validation(numerics, pictures, report, opened)
     summary = f"{table(numerics)}\nreport: {report / PAGE}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
-from ..runtime.bundle import EMBEDDED, Provenance, Teacher, sha256
+from ..runtime.bundle import Provenance, Teacher, embedded, sha256
 from ..runtime.errors import InputError
 from ..runtime.files import replace
 from ..runtime.quality import PSNR_AT_ONE, PSNR_AT_ZERO
@@ -54,7 +54,7 @@ def train_section(
         from ..distill.teachers.registry import create
         from ..distill.weights import load_teacher, save_teacher
 
-        start = weights_path(section.start, recipe_path)
+        start = start_path(section, recipe_path)
         teacher = load_teacher(start, section.model) if start else create(section.model)
         teacher.configure(section.settings)
         described = _described(section, recipe_path, photos)
@@ -130,16 +130,21 @@ def warn_of_licences(teachers: Iterable[Teacher], console: Console) -> None:
             )
 
 
-def weights_path(name: str | None, recipe_path: Path) -> Path | None:
-    """The file a recipe means by `name`: the embedded student, a path beside the recipe, or none."""
-    if name is None:
-        return None
-    return embedded_student() if name == EMBEDDED_WEIGHTS else resolve(recipe_path, name)
+def start_path(section: DistillSection, recipe_path: Path) -> Path | None:
+    """The weights training starts from: the embedded student of the section's size, a file beside the recipe, or none."""
+    if section.start == EMBEDDED_WEIGHTS:
+        return embedded_student(section.size)
+    return resolved(section.start, recipe_path)
 
 
-def embedded_student() -> Path:
-    """The full-precision student inside the embedded bundle."""
-    return EMBEDDED / "student.safetensors"
+def resolved(name: str | None, recipe_path: Path) -> Path | None:
+    """The file beside the recipe that it means by `name`, or none."""
+    return None if name is None else resolve(recipe_path, name)
+
+
+def embedded_student(size: str = "small") -> Path:
+    """The full-precision student inside the embedded bundle of a size."""
+    return embedded(size) / "student.safetensors"
 
 
 def _described(section: DistillSection, recipe_path: Path, photos: Path) -> dict[str, Any]:
@@ -148,7 +153,7 @@ def _described(section: DistillSection, recipe_path: Path, photos: Path) -> dict
     from ..distill.teachers.cache import MANIFEST
 
     data = fingerprint(photos) if section.cache is None else sha256(resolve(recipe_path, section.cache) / MANIFEST)
-    used = {name: weights_path(getattr(section, name), recipe_path) for name in ("start", "teacher")}
+    used = {"start": start_path(section, recipe_path), "teacher": resolved(section.teacher, recipe_path)}
     fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", "licence", *used})
     hashes = {name: path and sha256(path) for name, path in used.items()}
     return fixed | hashes | {"data": data, "schedule": _fixed(section.schedule)}
@@ -229,7 +234,7 @@ def _start(section: DistillSection, recipe_path: Path) -> Trained:
     from ..distill.student import SIZES, Student
     from ..distill.weights import Trained, read_student
 
-    path = weights_path(section.start, recipe_path)
+    path = start_path(section, recipe_path)
     if path is None:
         return Trained(Student(SIZES[section.size]))
     trained = read_student(path)
@@ -251,7 +256,7 @@ def _student_objective(
         manifest = read_manifest(resolve(recipe_path, section.cache))
         objective = DistillationObjective(student, section.weights, routing, feature_width=manifest.feature_width)
         return objective, (manifest.teacher,)
-    path = weights_path(section.teacher, recipe_path)
+    path = resolved(section.teacher, recipe_path)
     if path is None:
         return DistillationObjective(student, section.weights, routing), ()
     teacher = load_teacher(path)

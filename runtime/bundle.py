@@ -23,7 +23,15 @@ MAX_MANIFEST_BYTES = 1 << 20
 MAX_PATH_BYTES = 255
 _WORDS = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 # Resolved: an editable install links every file, and a bundle's files may not be links that lead out of it.
-EMBEDDED = Path(__file__).resolve().parent / "embedded" / "default.bundle"
+_SHIPPED = Path(__file__).resolve().parent / "embedded"
+
+
+def embedded(size: str) -> Path:
+    """The folder of the bundle that comes with the package, by its student's size."""
+    return _SHIPPED / f"{size}.bundle"
+
+
+EMBEDDED = embedded("small")
 
 
 class _Entry(BaseModel):
@@ -170,6 +178,23 @@ class Manifest(_Entry):
     licence: str
 
 
+def locate(bundle: str | Path | None) -> Path:
+    """The folder meant by a path, by the size of an embedded bundle ("nano") that no folder here is called, or by None.
+
+    None is the embedded bundle of size `small`.
+    """
+    if bundle is None:
+        return EMBEDDED
+    path = Path(bundle)
+    shipped = embedded(path.name)
+    return shipped if path == Path(path.name) and not path.exists() and shipped.is_dir() else path
+
+
+def is_embedded(path: Path) -> bool:
+    """Whether a bundle's folder belongs to the installation, which nothing is written into."""
+    return path.resolve().parent == _SHIPPED
+
+
 class Bundle:
     """An opened bundle: the manifest was checked, files are checked when they are asked for."""
 
@@ -177,8 +202,9 @@ class Bundle:
         self.path, self.manifest = path, manifest
 
     @classmethod
-    def open(cls, path: Path) -> Bundle:
-        """Read and check the manifest. Raises BundleError with what is wrong."""
+    def open(cls, bundle: str | Path | None = None) -> Bundle:
+        """Read and check the manifest of what `locate` finds. Raises BundleError with what is wrong."""
+        path = locate(bundle)
         file = path / MANIFEST
         if not file.is_file():
             raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}; expected a folder `burnish export` wrote")

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict, Unpack
 
 from . import backends
 from .backends import Session
-from .bundle import EMBEDDED, Bundle, Program
+from .bundle import Bundle, Program
 from .controller import Policy
 from .cost import CostModel, Estimate
 from .errors import InputError
@@ -84,7 +84,7 @@ class Restorer:
         feature_memory_mb: float = FEATURE_MEMORY_MB,
         experts: str | None = None,
     ) -> Restorer:
-        """Load a bundle (None: the embedded one) and a program of it that this machine runs.
+        """Load a bundle, or the embedded one of a size ("nano"; None: "small"), and a program of it that this machine runs.
 
         `backend` "auto" takes the one that was measured to be fastest here, see `chosen_because`; it is measured once and
         remembered. `warm_up` runs both methods a few times so that the first budget is kept from a measured cost.
@@ -92,7 +92,7 @@ class Restorer:
         a pack of the bundle to use instead of the program's own. Raises BundleError for a damaged bundle, BackendError when
         nothing here can run it.
         """
-        opened = Bundle.open(EMBEDDED if bundle is None else Path(bundle))
+        opened = Bundle.open(bundle)
         if experts is not None and program is None:
             program = next(iter(opened.expert_pack(experts).programs), None)
         name, chosen, reason = pick(opened, backend, program, threads)

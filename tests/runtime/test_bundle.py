@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from burnish.runtime import Bundle, BundleError, Restorer
+from burnish.runtime.bundle import EMBEDDED, is_embedded, locate
 from shared import BUNDLED
 
 
@@ -116,3 +117,15 @@ def test_another_format_unknown_keys_and_bad_json_are_refused(copy: Path) -> Non
 def test_a_program_that_is_not_there_lists_what_is(bundle_path: Path) -> None:
     with pytest.raises(BundleError, match="onnx-fp32"):
         Bundle.open(bundle_path).program("onnx-fp16")
+
+
+def test_a_size_means_the_embedded_bundle_unless_a_folder_here_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate(None) == locate("small") == EMBEDDED
+    assert Bundle.open("nano").manifest.student.size == "nano"
+    assert is_embedded(locate(Path("nano")))
+    (tmp_path / "nano").mkdir()
+    assert locate("nano") == Path("nano") and not is_embedded(Path("nano"))
+    assert locate("folder/small") == Path("folder/small")

@@ -1,0 +1,26 @@
+"""What libraries write to the terminal while they load is not for those who asked for a picture."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Generator
+
+
+@contextlib.contextmanager
+def libraries_silenced() -> Generator[None]:
+    """Nothing that this process writes to standard error is seen, native code's words neither; errors raised pass.
+
+    Of the command line alone: the standard error of a program that imports burnish is not ours.
+    """
+    sys.stderr.flush()
+    heard = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(heard, 2)
+        os.close(heard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,31 @@ def save_teacher(teacher: Teacher, size: Size, path: Path) -> None:
     """Write a teacher's weights as 16-bit floats, but for tensors with values too large for them."""
     settings = teacher.settings.model_dump_json()
     _save(teacher, {"kind": teacher.name, "size": size, "settings": settings}, path, halved=True)
+
+
+@torch.no_grad()
+def average(runs: Sequence[Trained]) -> Trained:
+    """The mean of the weights of runs that each continued the last, which is often better than any (Izmailov et al., UAI 2018).
+
+    Routing is the last one's; a command or data of several runs counts once. Raises InputError for students of different
+    shapes.
+    """
+    *_, last = runs
+    if len({run.student.config for run in runs}) != 1:
+        raise InputError("students of different shapes cannot be averaged; expected runs that continue one another")
+    states = [run.student.state_dict() for run in runs]
+    mean = Student(last.student.config).eval()
+    mean.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
+    provenance = Provenance(
+        teachers=tuple(dict.fromkeys(teacher for run in runs for teacher in run.provenance.teachers)),
+        data=tuple(dict.fromkeys(data for run in runs for data in run.provenance.data)),
+        commands=(
+            *dict.fromkeys(command for run in runs for command in run.provenance.commands),
+            f"burnish.distill.weights.average of the last {len(runs)}",
+        ),
+        licence=last.provenance.licence,
+    )
+    return Trained(mean, last.routing, provenance)
 
 
 def load_student(path: Path) -> Student:

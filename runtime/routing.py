@@ -5,8 +5,8 @@ splits each belief between the leaf, c·p(leaf), and its parent, (1 − c)·max 
 the coarser expert (UniRestorer, section 3.3). All but the `top` largest gates become 0 (UIR-LoRA, equation 5).
 
 Of a picture of many tiles, haze and low light are judged by a look at the whole picture made small, so that neighbours agree
-on what is all over it, and by a tile that is sure of what is not; what shrinking hides (blur, noise, rain, JPEG: UIR-LoRA
-judges blur on crops) by the tile alone, which is not resized.
+on what is all over it; of light, which falls unevenly, a tile that is sure is believed too. What shrinking hides (blur, noise,
+rain, JPEG: UIR-LoRA judges blur on crops) is judged by the tile alone, which is not resized.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .errors import InputError
 from .tree import TREE
 
 Gates = dict[str, float]
-# Logit above which a tile is believed though the look sees less (a belief of 0.82): smooth tiles often look a little hazy.
+# Logit above which a tile is believed though the look sees less (a belief of 0.82).
 SURE = 1.5
 
 
@@ -38,7 +38,10 @@ class Routing(BaseModel):
     )
     softness: float = Field(default=0.7, gt=0, description="s")
     top: int = Field(default=4, gt=0, description="K: gates kept")
-    whole: tuple[str, ...] = Field(default=("haze", "low_light"), description="leaves judged by the whole picture too")
+    whole: tuple[str, ...] = Field(default=("haze", "low_light"), description="leaves judged by the whole picture")
+    uneven: tuple[str, ...] = Field(
+        default=("low_light",), description="of these, where a tile that is sure is believed"
+    )
 
     @cached_property
     def leaves(self) -> tuple[str, ...]:
@@ -69,11 +72,17 @@ def route(routing: Routing, granularity: float, logits: Sequence[float]) -> Gate
 
 
 def agreed_logits(routing: Routing, look: Sequence[float], tile: Sequence[float]) -> tuple[float, ...]:
-    """A tile's degradation logits: of the leaves in `routing.whole` the look's, unless the tile's are larger and sure."""
-    return tuple(
-        of_look if leaf in routing.whole and not (of_tile > max(of_look, SURE) or math.isnan(of_look)) else of_tile
-        for leaf, of_look, of_tile in zip(routing.leaves, look, tile, strict=True)
-    )
+    """A tile's degradation logits: of the leaves in `routing.whole` the look's, if it says anything.
+
+    Of those in `routing.uneven` the tile's where they are larger and sure.
+    """
+
+    def agreed(leaf: str, of_look: float, of_tile: float) -> float:
+        if leaf not in routing.whole or math.isnan(of_look):
+            return of_tile
+        return of_tile if leaf in routing.uneven and of_tile > max(of_look, SURE) else of_look
+
+    return tuple(map(agreed, routing.leaves, look, tile))
 
 
 def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:

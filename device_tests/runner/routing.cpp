@@ -21,6 +21,7 @@ Routing routing_from(const nlohmann::ordered_json& values) {
   routing.softness = values.at("softness");
   routing.top = values.at("top");
   routing.whole = values.at("whole").get<std::set<std::string>>();
+  routing.uneven = values.at("uneven").get<std::set<std::string>>();
   return routing;
 }
 
@@ -53,15 +54,16 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
   return gates;
 }
 
-// Logit above which a tile is believed though the look sees less: smooth tiles often look a little hazy.
+// Logit above which a tile is believed though the look sees less.
 static constexpr double kSure = 1.5;
 
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<double>& look, const std::vector<double>& tile) {
   std::vector<double> logits = tile;
   const auto leaves = routing.leaves();
   for (std::size_t i = 0; i < leaves.size(); ++i) {
-    const bool own = tile.at(i) > std::max(look.at(i), kSure) || std::isnan(look.at(i));
-    if (routing.whole.count(leaves[i]) != 0 && !own) logits.at(i) = look.at(i);
+    if (routing.whole.count(leaves[i]) == 0 || std::isnan(look.at(i))) continue;
+    const bool sure = routing.uneven.count(leaves[i]) != 0 && tile.at(i) > std::max(look.at(i), kSure);
+    if (!sure) logits.at(i) = look.at(i);
   }
   return logits;
 }

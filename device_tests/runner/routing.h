@@ -15,7 +15,8 @@ struct Routing {
   double threshold = 0.0;
   double softness = 1.0;
   std::size_t top = 1;
-  std::set<std::string> whole;  // leaves judged by a look at the whole picture
+  std::set<std::string> whole;   // leaves judged by a look at the whole picture
+  std::set<std::string> uneven;  // of these, where a tile that is sure is believed
 
   std::vector<std::string> leaves() const;
 };
@@ -24,5 +25,5 @@ Routing routing_from(const nlohmann::ordered_json& values);
 double sigmoid(double x);
 // Throws std::runtime_error when there are not as many logits as leaves.
 Gates route(const Routing& routing, double granularity, const std::vector<double>& logits);
-// A tile's logits: of `whole` leaves the look's, unless the tile's are larger and sure.
+// A tile's logits: of `whole` leaves the look's, if it says anything; of `uneven` ones the tile's where larger and sure.
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<double>& look, const std::vector<double>& tile);

@@ -187,7 +187,14 @@ def controller() -> dict[str, list[Case]]:
 
 
 TREE = {"weather": ["rain", "snow", "haze"], "exposure": ["low_light", "noise"], "detail": ["blur", "jpeg"]}
-ROUTING = {"tree": TREE, "threshold": -3.0, "softness": 0.7, "top": 4, "whole": ["haze", "low_light"]}
+ROUTING = {
+    "tree": TREE,
+    "threshold": -3.0,
+    "softness": 0.7,
+    "top": 4,
+    "whole": ["haze", "low_light"],
+    "uneven": ["low_light"],
+}
 
 
 def routing() -> dict[str, list[Case]]:
@@ -202,7 +209,7 @@ def routing() -> dict[str, list[Case]]:
     def given(name: str, degradations: dict[str, float]) -> Case:
         return {"name": name, "routing": ROUTING, "given": degradations}
 
-    small = {"tree": {"a": ["x", "y"]}, "threshold": 0.0, "softness": 1.0, "top": 1, "whole": []}
+    small = {"tree": {"a": ["x", "y"]}, "threshold": 0.0, "softness": 1.0, "top": 1, "whole": [], "uneven": []}
     cases = [
         case("clean, certain", -8, logits()),
         case("clean, uncertain", 2, logits()),
@@ -224,9 +231,11 @@ def routing() -> dict[str, list[Case]]:
             logits(haze=-6.0, rain=4.0),
             look=logits(haze=5.0, rain=-6.0),
         ),
-        case("a tile may see what the look does not", -9, logits(low_light=5.0), look=logits()),
-        case("a tile that is not sure does not overrule the look", -9, logits(haze=1.5), look=logits()),
-        case("a tile that is sure does", -9, logits(haze=1.6), look=logits(haze=1.0)),
+        case("a tile may see darkness where the look does not", -9, logits(low_light=5.0), look=logits()),
+        case("a tile that is not sure does not overrule the look", -9, logits(low_light=1.5), look=logits()),
+        case("a tile that is sure does", -9, logits(low_light=1.6), look=logits(low_light=1.0)),
+        case("of haze no tile overrules the look", -9, logits(haze=5.0), look=logits()),
+        case("darkness of the look where the tile's is NaN", -9, logits(low_light=None), look=logits(low_light=2.0)),
         case("haze of the look where the tile's is NaN", -9, logits(haze=None), look=logits(haze=2.0)),
         case("haze of the tile where the look's is NaN", -9, logits(haze=2.0), look=logits(haze=None)),
         case("blur comes from the tile though the look is sharp", -9, logits(blur=4.0), look=logits()),

@@ -123,9 +123,11 @@ def test_a_size_means_the_embedded_bundle_unless_a_folder_here_is_called_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert locate(None) == locate("small") == EMBEDDED
+    assert locate(None) == EMBEDDED
+    assert locate("small") == EMBEDDED
     assert Bundle.open("nano").manifest.student.size == "nano"
     assert is_embedded(locate(Path("nano")))
     (tmp_path / "nano").mkdir()
-    assert locate("nano") == Path("nano") and not is_embedded(Path("nano"))
+    assert locate("nano") == Path("nano")
+    assert not is_embedded(Path("nano"))
     assert locate("folder/small") == Path("folder/small")

@@ -16,7 +16,7 @@ public func sigmoid(_ x: Double) -> Double {
 ///
 /// Leaves are independent. Confidence splits each belief between leaf and parent (UniRestorer, section 3.3); all but the
 /// `top` largest gates become 0 (UIR-LoRA, equation 5). Of many tiles, the leaves in `whole` are judged by a look at the whole
-/// picture, so that neighbours agree.
+/// picture, so that neighbours agree; in those of `uneven` a tile that is sure is believed too.
 public struct Routing: Equatable, Sendable {
   public struct Branch: Equatable, Sendable {
     public let parent: String
@@ -30,6 +30,7 @@ public struct Routing: Equatable, Sendable {
   /// K: gates kept.
   public let top: Int
   public let whole: [String]
+  public let uneven: [String]
 
   /// Reads bundle.json's `routing`. Throws `RestoreError.bundle`.
   public init(_ json: JSON) throws {
@@ -45,6 +46,7 @@ public struct Routing: Equatable, Sendable {
     softness = try take("softness", 0.7, \.asDouble)
     top = try take("top", 4, \.asInt)
     whole = try take("whole", ["haze", "low_light"], \.asStrings)
+    uneven = try take("uneven", ["low_light"], \.asStrings)
     let names = tree.map(\.parent) + tree.flatMap(\.leaves)
     guard !tree.isEmpty, tree.allSatisfy({ !$0.leaves.isEmpty }), Set(names).count == names.count else {
       throw RestoreError.bundle("routing.tree needs different names, and leaves under every parent")
@@ -75,14 +77,15 @@ public struct Routing: Equatable, Sendable {
     return zip(experts, weights.indices).map { Gate(expert: $0, weight: kept.contains($1) ? weights[$1] : 0) }
   }
 
-  /// Logit above which a tile is believed though the look sees less: smooth tiles often look a little hazy.
+  /// Logit above which a tile is believed though the look sees less.
   static let sure = 1.5
 
-  /// A tile's degradation logits: of the leaves in `whole` the look's, unless the tile's are larger and sure.
+  /// A tile's degradation logits: of the leaves in `whole` the look's, if it says anything; of those in `uneven` the tile's
+  /// where they are larger and sure.
   public func agreedLogits(look: [Double], tile: [Double]) -> [Double] {
     leaves.indices.map {
-      let own = tile[$0] > max(look[$0], Self.sure) || look[$0].isNaN
-      return whole.contains(leaves[$0]) && !own ? look[$0] : tile[$0]
+      let sure = uneven.contains(leaves[$0]) && tile[$0] > max(look[$0], Self.sure)
+      return whole.contains(leaves[$0]) && !look[$0].isNaN && !sure ? look[$0] : tile[$0]
     }
   }
 

@@ -12,7 +12,8 @@ typealias Gates = Map<String, Double>
  * @param threshold τ: the granularity (log-variance) at which leaf and parent share equally
  * @param softness s
  * @param top K: gates kept
- * @param whole leaves that a look at the whole picture judges too
+ * @param whole leaves that a look at the whole picture judges
+ * @param uneven of these, where a tile that is sure is believed
  */
 data class Routing(
     val tree: Map<String, List<String>>,
@@ -20,6 +21,7 @@ data class Routing(
     val softness: Double = 0.7,
     val top: Int = 4,
     val whole: Set<String> = setOf("haze", "low_light"),
+    val uneven: Set<String> = setOf("low_light"),
 ) {
     val leaves: List<String> = tree.values.flatten()
 
@@ -52,15 +54,18 @@ fun route(routing: Routing, granularity: Double, logits: List<Double>): Gates {
     return gates.mapValues { (name, gate) -> if (name in kept) gate else 0.0 }
 }
 
-// Logit above which a tile is believed though the look sees less: smooth tiles often look a little hazy.
+// Logit above which a tile is believed though the look sees less.
 private const val SURE = 1.5
 
-/** A tile's degradation logits: of the leaves in [Routing.whole] the look's, unless the tile's are larger and sure. */
+/**
+ * A tile's degradation logits: of the leaves in [Routing.whole] the look's, if it says anything; of those in
+ * [Routing.uneven] the tile's where they are larger and sure.
+ */
 fun agreedLogits(routing: Routing, look: List<Double>, tile: List<Double>): List<Double> =
     routing.leaves.indices.map {
-        val seen = look[it]
-        val own = tile[it] > maxOf(seen, SURE) || seen.isNaN()
-        if (routing.leaves[it] in routing.whole && !own) seen else tile[it]
+        val (leaf, seen) = routing.leaves[it] to look[it]
+        val sure = leaf in routing.uneven && tile[it] > maxOf(seen, SURE)
+        if (leaf in routing.whole && !seen.isNaN() && !sure) seen else tile[it]
     }
 
 /** Gates a caller states: expert → weight in [0, 1]; the others are 0. Throws [InputException]. */

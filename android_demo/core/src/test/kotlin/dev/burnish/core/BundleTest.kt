@@ -61,6 +61,7 @@ class BundleTest {
         assertEquals(64, bundle.manifest.tile)
         assertEquals(listOf("weather", "detail", "rain", "haze", "blur"), bundle.manifest.routing.experts)
         assertEquals(setOf("haze", "low_light"), bundle.manifest.routing.whole)
+        assertEquals(setOf("low_light"), bundle.manifest.routing.uneven)
         val program = bundle.firstProgram(listOf("executorch-xnnpack-fp32", "executorch-xnnpack-int8"))
         assertEquals("1.5.1", program.madeWith["executorch"])
         assertEquals(0.65, program.calibration.apply(0.8), 1e-12)

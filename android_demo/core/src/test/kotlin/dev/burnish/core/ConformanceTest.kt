@@ -170,6 +170,7 @@ private fun playRouting(case: JsonObject): Map<String, Any> {
         softness = fields["softness"].asDouble,
         top = fields["top"].asInt,
         whole = fields["whole"].asJsonArray.map { it.asString }.toSet(),
+        uneven = fields["uneven"].asJsonArray.map { it.asString }.toSet(),
     )
     case.getAsJsonObject("given")?.let { given ->
         return try {

@@ -34,7 +34,9 @@ def test_int8_stays_near_the_student(
 
 def test_requantising_a_feature_is_the_identity(graphs: dict[str, torch.fx.GraphModule], samples: Samples) -> None:
     (image,) = samples["encode"][0]
-    outputs = dict(zip(("feature1", "feature2", "feature3"), graphs["encode"](image), strict=False))
+    # The first scale leaves encode in float and is rounded once, by refine.
+    _, *rounded = graphs["encode"](image)
+    outputs = dict(zip(("feature2", "feature3"), rounded, strict=False))
     quantize = torch.ops.quantized_decomposed.quantize_per_tensor.default
     dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
     checked = 0
@@ -47,7 +49,7 @@ def test_requantising_a_feature_is_the_identity(graphs: dict[str, torch.fx.Graph
                 again = dequantize(quantize(outputs[source], *user.args[1:]), *user.args[1:])
                 torch.testing.assert_close(again, outputs[source], rtol=0, atol=0)
                 checked += 1
-    assert checked == 5
+    assert checked == 4
 
 
 def test_heads_and_what_touches_pixels_stay_float(graphs: dict[str, torch.fx.GraphModule]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from ..runtime import backends
 from ..runtime.bundle import Bundle
 from ..runtime.selftest import verify
+from .quiet import libraries_silenced
 
 
 def inspection(path: Path | None, run: bool) -> dict[str, Any]:
@@ -42,7 +43,8 @@ def _run(bundle: Bundle) -> list[dict[str, Any]]:
             # TensorRT would build engines first: that is `burnish build-engine`'s to do.
             if backend == "tensorrt" or not backends.available(backend):
                 continue
-            session = backends.load(bundle, backend, bundle.program(expected.program))
+            with libraries_silenced():
+                session = backends.load(bundle, backend, bundle.program(expected.program))
             outcome = verify(bundle, expected, session)
             rows.append(outcome._asdict() | {"backend": backend, "line": f"{outcome} ({backend})"})
     return rows

@@ -74,7 +74,7 @@ def distill(
     add_expert: Annotated[str | None, typer.Option(help="name of a new degradation: one more expert and leaf")] = None,
     parent: Annotated[str, typer.Option(help="the new leaf's parent in the degradation tree")] = "weather",
     start: Annotated[
-        Path | None, typer.Option(help="the student that gets the expert; the embedded one without")
+        Path | None, typer.Option(help="the student that gets the expert; the embedded small without")
     ] = None,
 ) -> None:
     """Train a student (or, where the recipe's `model` names one, a teacher); resumes when started again.

@@ -52,7 +52,9 @@ def profile_command(
     for row in failed:
         console.print(f"error: {row.failure}", markup=False, highlight=False, soft_wrap=True)
     lines = [table(perf), f"report: {report / PERF}, {report / PAGE}"]
-    if seed and not is_embedded(opened.path) and perf.measured:
+    if seed and is_embedded(opened.path):
+        lines.append(f"no profiles put into {opened.path}, which belongs to the installation")
+    elif seed and perf.measured:
         seeded = seed_profiles(opened, perf)
         lines.append(f"profiles put into {opened.path}: {len(seeded)}")
         opened = Bundle.open(opened.path)

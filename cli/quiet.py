@@ -12,8 +12,12 @@ from collections.abc import Generator
 def libraries_silenced() -> Generator[None]:
     """Nothing that this process writes to standard error is seen, native code's words neither; errors raised pass.
 
-    Of the command line alone: the standard error of a program that imports burnish is not ours.
+    Of the command line alone: the standard error of a program that imports burnish is not ours. What a library says before
+    it aborts the process is not heard either.
     """
+    if sys.stderr is None:  # closed by whoever started us
+        yield
+        return
     sys.stderr.flush()
     heard = os.dup(2)
     try:

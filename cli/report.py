@@ -12,9 +12,12 @@ REPORTS = "reports"
 
 
 def reports_of(bundle: Path | None) -> Path:
-    """Where reports go unless told otherwise: into the bundle; of an embedded one, which is the installation's, ./reports."""
+    """Where reports go unless told otherwise: into the bundle.
+
+    Of an embedded one, which is the installation's, into ./reports/SIZE.
+    """
     place = locate(bundle)
-    return Path(REPORTS) if is_embedded(place) else place / REPORTS
+    return Path(REPORTS) / place.stem if is_embedded(place) else place / REPORTS
 
 
 def report_command(bundle: Path | None, reports: Path | None) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def kernels(operations: tuple[Operation, ...], declared_float: int) -> Kernels:
 
 
 def declared_float(student: StudentInfo) -> int:
-    """How many convolutions and linear layers quantisation leaves in float on purpose: heads, and what touches pixels."""
+    """How many convolutions and linear layers quantisation leaves in float on purpose, by its default configuration."""
     import torch
     from torch import nn
 

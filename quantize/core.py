@@ -17,7 +17,7 @@ from .calibration import Samples
 from .config import QuantizeConfig
 from .graphs import export_graphs
 from .nncf import load_nncf, range_estimator
-from .ranges import ADD, DEQUANTIZE, QUANTIZE, centre, drop_what_relu_discards
+from .ranges import ADD, DEQUANTIZE, QUANTIZE, RELU, centre, drop_what_relu_discards
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _KeepFloat(Quantizer):
             elif node.target is torch.ops.aten.conv_transpose2d.input:
                 _per_tensor_weight(node)
         for node in model.graph.nodes:  # in order, so that what shares with what shares is seen too
-            if node in dropped or _shares_with(node, dropped) or _adds_to(node, dropped):
+            if node in dropped or _shares_with(node, dropped) or _adds_to(node, dropped) or _between(node, dropped):
                 dropped.add(node)
                 node.meta.pop("quantization_annotation", None)
         return model
@@ -82,6 +82,11 @@ def _shares_with(node: fx.Node, dropped: set[fx.Node]) -> bool:
 def _adds_to(node: fx.Node, dropped: set[fx.Node]) -> bool:
     """Whether a node is a sum of something that stays in float, which it would round at once."""
     return node.target in ADD and any(argument in dropped for argument in node.args[:2])
+
+
+def _between(node: fx.Node, dropped: set[fx.Node]) -> bool:
+    """Whether a ReLU lies between layers that stay in float, and would round what they hand over."""
+    return node.target in RELU and node.args[0] in dropped and all(user in dropped for user in node.users)
 
 
 def _per_tensor_weight(node: fx.Node) -> None:

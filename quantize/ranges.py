@@ -13,7 +13,7 @@ import_module("torchao.quantization.pt2e")  # registers their operators
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 ADD = (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor)
-_RELU = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
+RELU = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 
 
 def drop_what_relu_discards(graph: fx.GraphModule) -> None:
@@ -45,7 +45,7 @@ def centre(graph: fx.GraphModule) -> None:
 def sums_before_relu(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:
     """Both terms' quantizers of every sum that only ReLU reads, where the sum alone reads them."""
     for node in graph.graph.nodes:
-        if node.target not in ADD or not all(user.target in _RELU for user in node.users):
+        if node.target not in ADD or not all(user.target in RELU for user in node.users):
             continue
         terms = [_only_quantizer(argument) for argument in node.args[:2]]
         if terms[0] is not None and terms[1] is not None:

@@ -179,9 +179,9 @@ class Manifest(_Entry):
 
 
 def locate(bundle: str | Path | None) -> Path:
-    """The folder meant by a path, by the size of an embedded bundle ("nano") that no folder here is called, or by None.
+    """The folder meant by a path, by the size of an embedded bundle where no file here is called so ("nano"), or by None.
 
-    None is the embedded bundle of size `small`.
+    None is the embedded bundle of size `small`. A path has no "./" of its own: of a name alone the size is meant too.
     """
     if bundle is None:
         return EMBEDDED
@@ -207,7 +207,10 @@ class Bundle:
         path = locate(bundle)
         file = path / MANIFEST
         if not file.is_file():
-            raise BundleError(f"{path} is not a bundle: it has no {MANIFEST}; expected a folder `burnish export` wrote")
+            raise BundleError(
+                f"{path} is not a bundle: it has no {MANIFEST}; expected a folder `burnish export` wrote, "
+                f"or the size of an embedded one: {', '.join(sorted(p.stem for p in _SHIPPED.iterdir()))}"
+            )
         if file.stat().st_size > MAX_MANIFEST_BYTES:
             raise BundleError(f"{file} has {file.stat().st_size} bytes; expected at most {MAX_MANIFEST_BYTES}")
         try:

@@ -82,7 +82,7 @@ def agreed_logits(routing: Routing, look: Sequence[float], tile: Sequence[float]
             return of_tile
         return of_tile if leaf in routing.uneven and of_tile > max(of_look, SURE) else of_look
 
-    return tuple(map(agreed, routing.leaves, look, tile))
+    return tuple(agreed(*row) for row in zip(routing.leaves, look, tile, strict=True))
 
 
 def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:

@@ -64,6 +64,17 @@ def test_heads_and_what_touches_pixels_stay_float(graphs: dict[str, torch.fx.Gra
     assert checked > 8
 
 
+def test_nothing_is_rounded_inside_the_encoders_first_layers(graphs: dict[str, torch.fx.GraphModule]) -> None:
+    dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+    checked = 0
+    for node in graphs["encode"].graph.nodes:
+        paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+        if any("encoder.stem" in path or "encoder.level1" in path for path in paths):
+            assert not any(getattr(argument, "target", None) is dequantize for argument in node.args)
+            checked += 1
+    assert checked > 5
+
+
 def test_quantising_twice_gives_the_same(
     graphs: dict[str, torch.fx.GraphModule], student: Student, samples: Samples, quantize_config: QuantizeConfig
 ) -> None:

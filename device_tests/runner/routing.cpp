@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <stdexcept>
 
@@ -56,14 +57,19 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
 
 // Logit above which a tile is believed though the look sees less.
 static constexpr double kSure = 1.5;
+// Logit from which a look is believed that nothing else confirms.
+static constexpr double kLikely = 1.0;
 
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<double>& look, const std::vector<double>& tile) {
   std::vector<double> logits = tile;
   const auto leaves = routing.leaves();
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     if (routing.whole.count(leaves[i]) == 0 || std::isnan(look.at(i))) continue;
-    const bool sure = routing.uneven.count(leaves[i]) != 0 && tile.at(i) > std::max(look.at(i), kSure);
-    if (!sure) logits.at(i) = look.at(i);
+    if (routing.uneven.count(leaves[i]) == 0) {
+      logits.at(i) = look.at(i) > kLikely ? look.at(i) : -std::numeric_limits<double>::infinity();
+    } else if (tile.at(i) <= std::max(look.at(i), kSure) || std::isnan(tile.at(i))) {
+      logits.at(i) = look.at(i);
+    }
   }
   return logits;
 }

@@ -25,5 +25,6 @@ Routing routing_from(const nlohmann::ordered_json& values);
 double sigmoid(double x);
 // Throws std::runtime_error when there are not as many logits as leaves.
 Gates route(const Routing& routing, double granularity, const std::vector<double>& logits);
-// A tile's logits: of `whole` leaves the look's, if it says anything; of `uneven` ones the tile's where larger and sure.
+// A tile's logits: of `whole` leaves the look's, if it says anything; of `uneven` ones the tile's where larger and sure, of the
+// others -inf where the look's is not likely.
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<double>& look, const std::vector<double>& tile);

@@ -235,6 +235,8 @@ def routing() -> dict[str, list[Case]]:
         case("a tile that is not sure does not overrule the look", -9, logits(low_light=1.5), look=logits()),
         case("a tile that is sure does", -9, logits(low_light=1.6), look=logits(low_light=1.0)),
         case("of haze no tile overrules the look", -9, logits(haze=5.0), look=logits()),
+        case("haze is left where the look is in doubt", -9, logits(haze=5.0), look=logits(haze=1.0)),
+        case("haze that the look finds likely is not", -9, logits(haze=-5.0), look=logits(haze=1.1)),
         case("darkness of the look where the tile's is NaN", -9, logits(low_light=None), look=logits(low_light=2.0)),
         case("haze of the look where the tile's is NaN", -9, logits(haze=None), look=logits(haze=2.0)),
         case("haze of the tile where the look's is NaN", -9, logits(haze=2.0), look=logits(haze=None)),

@@ -16,7 +16,8 @@ public func sigmoid(_ x: Double) -> Double {
 ///
 /// Leaves are independent. Confidence splits each belief between leaf and parent (UniRestorer, section 3.3); all but the
 /// `top` largest gates become 0 (UIR-LoRA, equation 5). Of many tiles, the leaves in `whole` are judged by a look at the whole
-/// picture, so that neighbours agree; in those of `uneven` a tile that is sure is believed too.
+/// picture, so that neighbours agree; in those of `uneven` a tile that is sure is believed too, the others are left where the
+/// look is in doubt.
 public struct Routing: Equatable, Sendable {
   public struct Branch: Equatable, Sendable {
     public let parent: String
@@ -79,13 +80,18 @@ public struct Routing: Equatable, Sendable {
 
   /// Logit above which a tile is believed though the look sees less.
   static let sure = 1.5
+  /// Logit from which a look is believed that nothing else confirms.
+  static let likely = 1.0
 
-  /// A tile's degradation logits: of the leaves in `whole` the look's, if it says anything; of those in `uneven` the tile's
-  /// where they are larger and sure.
+  /// A tile's degradation logits: of the leaves in `whole` the look's, if it says anything.
+  ///
+  /// Of those in `uneven` the tile's where they are larger and sure; of the others −∞ where the look's is not likely.
   public func agreedLogits(look: [Double], tile: [Double]) -> [Double] {
     leaves.indices.map {
-      let sure = uneven.contains(leaves[$0]) && tile[$0] > max(look[$0], Self.sure)
-      return whole.contains(leaves[$0]) && !look[$0].isNaN && !sure ? look[$0] : tile[$0]
+      let (seen, own) = (look[$0], tile[$0])
+      guard whole.contains(leaves[$0]), !seen.isNaN else { return own }
+      if uneven.contains(leaves[$0]) { return own > max(seen, Self.sure) ? own : seen }
+      return seen > Self.likely ? seen : -.infinity
     }
   }
 

@@ -57,15 +57,22 @@ fun route(routing: Routing, granularity: Double, logits: List<Double>): Gates {
 // Logit above which a tile is believed though the look sees less.
 private const val SURE = 1.5
 
+// Logit from which a look is believed that nothing else confirms.
+private const val LIKELY = 1.0
+
 /**
- * A tile's degradation logits: of the leaves in [Routing.whole] the look's, if it says anything; of those in
- * [Routing.uneven] the tile's where they are larger and sure.
+ * A tile's degradation logits: of the leaves in [Routing.whole] the look's, if it says anything.
+ *
+ * Of those in [Routing.uneven] the tile's where they are larger and sure; of the others −∞ where the look's is not likely.
  */
 fun agreedLogits(routing: Routing, look: List<Double>, tile: List<Double>): List<Double> =
     routing.leaves.indices.map {
         val (leaf, seen) = routing.leaves[it] to look[it]
-        val sure = leaf in routing.uneven && tile[it] > maxOf(seen, SURE)
-        if (leaf in routing.whole && !seen.isNaN() && !sure) seen else tile[it]
+        when {
+            leaf !in routing.whole || seen.isNaN() -> tile[it]
+            leaf in routing.uneven -> if (tile[it] > maxOf(seen, SURE)) tile[it] else seen
+            else -> if (seen > LIKELY) seen else Double.NEGATIVE_INFINITY
+        }
     }
 
 /** Gates a caller states: expert → weight in [0, 1]; the others are 0. Throws [InputException]. */

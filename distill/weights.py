@@ -56,7 +56,7 @@ def average(runs: Sequence[Trained]) -> Trained:
     shapes.
     """
     *_, last = runs
-    if len({run.student.config for run in runs}) != 1:
+    if any(run.student.config != last.student.config for run in runs):
         raise InputError("students of different shapes cannot be averaged; expected runs that continue one another")
     states = [run.student.state_dict() for run in runs]
     mean = Student(last.student.config).eval()

@@ -162,7 +162,7 @@ def test_reports_are_read_back_and_those_of_another_bundle_left_out(contents: Co
     write_report(known, tmp_path)
     assert (tmp_path / "report.html").read_text() == render(known)
     assert (tmp_path / "report.md").read_text() == markdown(known)
-    with pytest.raises(InputError, match=r"no numerics\.json and no perf\.json of default\.bundle"):
+    with pytest.raises(InputError, match=r"no numerics\.json and no perf\.json of small\.bundle"):
         known_of(EMBEDDED, tmp_path)
     (tmp_path / NUMERICS).write_text("{}")
     with pytest.raises(InputError, match=r"numerics\.json cannot be read .*burnish validate"):

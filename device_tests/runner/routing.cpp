@@ -67,7 +67,7 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<doub
     if (routing.whole.count(leaves[i]) == 0 || std::isnan(look.at(i))) continue;
     if (routing.uneven.count(leaves[i]) == 0) {
       logits.at(i) = look.at(i) > kLikely ? look.at(i) : -std::numeric_limits<double>::infinity();
-    } else if (tile.at(i) <= std::max(look.at(i), kSure) || std::isnan(tile.at(i))) {
+    } else if (!(tile.at(i) > std::max(look.at(i), kSure))) {  // nor where it is NaN
       logits.at(i) = look.at(i);
     }
   }

@@ -32,6 +32,15 @@ def test_int8_stays_near_the_student(
         assert -10 * torch.log10((expected - got).square().mean()) > 28
 
 
+def within(graph: torch.fx.GraphModule, *modules: str) -> list[torch.fx.Node]:
+    """The nodes that come from the named modules."""
+    return [
+        node
+        for node in graph.graph.nodes
+        if any(name in path for path, _ in node.meta.get("nn_module_stack", {}).values() for name in modules)
+    ]
+
+
 def test_requantising_a_feature_is_the_identity(graphs: dict[str, torch.fx.GraphModule], samples: Samples) -> None:
     (image,) = samples["encode"][0]
     # The first scale leaves encode in float and is rounded once, by refine.
@@ -54,25 +63,19 @@ def test_requantising_a_feature_is_the_identity(graphs: dict[str, torch.fx.Graph
 
 def test_heads_and_what_touches_pixels_stay_float(graphs: dict[str, torch.fx.GraphModule]) -> None:
     quantize = torch.ops.quantized_decomposed.quantize_per_tensor.default
-    checked = 0
-    for node in graphs["refine"].graph.nodes:
-        paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-        if any("refiner.correction" in path or "refiner.head" in path for path in paths):
-            assert node.target is not quantize
-            assert not any(user.target is quantize for user in node.users)
-            checked += 1
-    assert checked > 8
+    inside = within(graphs["refine"], "refiner.correction", "refiner.head")
+    for node in inside:
+        assert node.target is not quantize
+        assert not any(user.target is quantize for user in node.users)
+    assert len(inside) > 8
 
 
 def test_nothing_is_rounded_inside_the_encoders_first_layers(graphs: dict[str, torch.fx.GraphModule]) -> None:
     dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-    checked = 0
-    for node in graphs["encode"].graph.nodes:
-        paths = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-        if any("encoder.stem" in path or "encoder.level1" in path for path in paths):
-            assert not any(getattr(argument, "target", None) is dequantize for argument in node.args)
-            checked += 1
-    assert checked > 5
+    inside = within(graphs["encode"], "encoder.stem", "encoder.level1")
+    for node in inside:
+        assert not any(getattr(argument, "target", None) is dequantize for argument in node.args)
+    assert len(inside) > 5
 
 
 def test_quantising_twice_gives_the_same(

@@ -27,7 +27,7 @@ from .recipe import Frozen
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MILDEST = 0.08
 # Of varied samples: the share made small, how small at most; of those that are dark or hazy, the share made so afterwards.
-SHRUNK, SMALLEST, AFTERWARDS = 0.6, 2.5, 0.5
+SHRUNK, SMALLEST, AFTERWARDS = 0.6, 5.0, 0.5
 # Leaves that are still there in a picture made small; noise and blur are gone, and not to be told any more.
 STAYING = Routing().whole
 KEPT_BYTES = 2**30
@@ -206,7 +206,8 @@ class DegradedPatches(Dataset[Batch]):
         varied = self.mixture.varied > 0 and rng.random() < self.mixture.varied
         side = self.patch
         if varied and rng.random() < SHRUNK:
-            side = int(self.patch * rng.uniform(1.0, min(SMALLEST, min(pixels.shape[:2]) / self.patch)))
+            # Up to the whole picture: what is dark and what is only a dark corner shows in all of it.
+            side = int(self.patch * min(SMALLEST, min(pixels.shape[:2]) / self.patch) ** rng.random())
         top = rng.integers(pixels.shape[0] - side + 1)
         left = rng.integers(pixels.shape[1] - side + 1)
         crop = np.rot90(pixels[top : top + side, left : left + side], 2 * int(rng.integers(2)))

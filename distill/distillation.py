@@ -75,7 +75,11 @@ def route_batch(routing: Routing, granularity: Tensor, belief: Tensor) -> Tensor
 
 def own_gates(routing: Routing, assessment: Tensor, rank: int) -> Tensor:
     """Gates that assessments (B, 2 + leaves) open, as refine takes them: (B, experts · rank, 1, 1)."""
-    gates = route_batch(routing, assessment[:, 1], assessment[:, 2:].sigmoid())
+    return _ranks(route_batch(routing, assessment[:, 1], assessment[:, 2:].sigmoid()), rank)
+
+
+def _ranks(gates: Tensor, rank: int) -> Tensor:
+    """Every expert's gate repeated over its rank: (B, experts) → (B, experts · rank, 1, 1)."""
     return gates.repeat_interleave(rank, 1)[..., None, None]
 
 
@@ -163,12 +167,11 @@ class DistillationObjective(Objective[Student]):
 
     def _gates(self, assessment: Tensor, presence: Tensor) -> Tensor:
         """Some samples are routed by the truth, the others by the student's own assessment, which so learns what helps."""
-        own = route_batch(self.routing, assessment[:, 1], assessment[:, 2:].sigmoid())
         doubt = torch.rand(len(presence), device=presence.device) * 6 - 3
-        true = route_batch(self.routing, self.routing.threshold + self.routing.softness * doubt, presence)
         told = torch.rand(len(presence), 1, device=presence.device) < self.weights.true_gates
-        gates = torch.where(told, true, own)
-        return gates.repeat_interleave(self.model.config.rank, 1)[..., None, None]
+        granularity = torch.where(told[:, 0], self.routing.threshold + self.routing.softness * doubt, assessment[:, 1])
+        belief = torch.where(told, presence, assessment[:, 2:].sigmoid())
+        return _ranks(route_batch(self.routing, granularity, belief), self.model.config.rank)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         student, w, clean = self.model, self.weights, batch.clean

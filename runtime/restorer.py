@@ -24,6 +24,7 @@ from .probe import pick
 from .restoration import Restoration, Update
 from .routing import gate_tensor, given_gates
 from .run import Engine, Run
+from .speed import iteration_ms
 from .stream import Stream
 
 FEATURE_MEMORY_MB = 192
@@ -169,8 +170,12 @@ class Restorer:
 
 
 def _seed(bundle: Bundle, program: Program) -> CostModel:
-    """What the bundle's profiles say of the program's cost: a start that the first steps correct."""
-    for profile in bundle.manifest.profiles:
-        if profile.program == program.name:
-            return CostModel(Estimate(*profile.encode_ms), Estimate(*profile.refine_ms))
-    return CostModel()
+    """What the bundle's profiles say of the program's cost: a start that the first steps correct.
+
+    Of several classes of devices the slowest: which of them this one is like is not known, and a deadline is to hold.
+    """
+    measured = [profile for profile in bundle.manifest.profiles if profile.program == program.name]
+    if not measured:
+        return CostModel()
+    slowest = max(measured, key=iteration_ms)
+    return CostModel(Estimate(*slowest.encode_ms), Estimate(*slowest.refine_ms))

@@ -88,7 +88,9 @@ class Run:
         )
         self._originals: dict[int, Encoded] = {}
         self._estimates: dict[int, Encoded] = {}
-        self._look: Encoded | None = None
+        # Degradation logits of every round's look: a tile goes by the look of its own round, since a later one sees a picture
+        # whose other tiles are further.
+        self._looks: list[tuple[float, ...]] = []
         views = [picture.pixels[self._plan.region(i).slices] for i in range(count)]
         # What the next iteration starts from, and what the picture shows; they differ after a forced regression.
         self._current: list[Pixels] = list(views)
@@ -172,11 +174,10 @@ class Run:
 
     def _take_a_look(self) -> None:
         session, tile, canvas = self._engine.session, self._engine.tile, self._canvas
-        self._look, ms = self._call(
+        look, ms = self._call(
             0, lambda: session.encode(to_program(make_small(canvas, tile), tile)), self._engine.encode_took
         )
-        assert self._look is not None
-        self._look = self._look._replace(features=(), tokens=None)
+        self._looks.append(look.logits)
         self._controller.looked(ms)
         self._record(Event("look", 0, self._controller.rounds_looked_at - 1, ms, self._elapsed()))
 
@@ -200,7 +201,9 @@ class Run:
     def _assess(self, index: int, encoded: Encoded, planes: Array, ms: float) -> None:
         engine, controller = self._engine, self._controller
         state, routing = controller.tiles[index], engine.routing
-        logits = encoded.logits if self._look is None else agreed_logits(routing, self._look.logits, encoded.logits)
+        logits = encoded.logits
+        if self._looks:
+            logits = agreed_logits(routing, self._looks[state.iteration], logits)
         gates = route(routing, encoded.granularity, logits) if self._fixed is None else self._fixed
         beliefs = dict(zip(routing.leaves, map(sigmoid, logits), strict=True))
         self._seen[index] = Seen(gates, beliefs)
@@ -208,7 +211,7 @@ class Run:
         if state.iteration == 0:
             self._originals[index] = encoded
         quality = self._calibrated(encoded.quality)
-        controller.encoded(index, quality, sigmoid(max(encoded.logits)), ms)
+        controller.encoded(index, quality, max(beliefs.values(), default=0.0), ms)
         self._record(Event("encode", index, state.iteration, ms, self._elapsed(), quality))
         if state.iteration == 0:
             self._rounds.started(index, quality, beliefs)

@@ -81,10 +81,10 @@ class Run {
   void look() {
     const double before = elapsed();
     const Pixels whole = canvas();
-    look_ = program_.encode(to_program(make_small(whole, task_.tile), task_.tile)).logits;
+    looks_.push_back(program_.encode(to_program(make_small(whole, task_.tile), task_.tile)).logits);
     const double ms = elapsed() - before;
     controller_.looked(ms);
-    record("look", 0, looks_++, ms, {});
+    record("look", 0, static_cast<int>(looks_.size()) - 1, ms, {});
   }
 
   void encode(std::size_t index) {
@@ -92,14 +92,17 @@ class Run {
     auto encoded = std::make_shared<OwnedEncoded>(program_.encode(to_program(current_[index], task_.tile)));
     const double ms = elapsed() - before;
     const Encoded& said = encoded->get();
-    const auto logits = look_.empty() ? said.logits : agreed_logits(task_.routing, look_, said.logits);
+    const int iteration = controller_.tiles()[index].iteration;
+    const auto logits =
+        looks_.empty() ? said.logits : agreed_logits(task_.routing, looks_.at(iteration), said.logits);
     gates_[index] = route(task_.routing, said.granularity, logits);
     beliefs_[index].clear();
-    const auto leaves = task_.routing.leaves();
-    for (std::size_t i = 0; i < leaves.size(); ++i) beliefs_[index].emplace_back(leaves[i], sigmoid(logits[i]));
     double strongest = 0.0;
-    for (const double logit : said.logits) strongest = std::max(strongest, sigmoid(logit));
-    const int iteration = controller_.tiles()[index].iteration;
+    const auto leaves = task_.routing.leaves();
+    for (std::size_t i = 0; i < leaves.size(); ++i) {
+      beliefs_[index].emplace_back(leaves[i], sigmoid(logits[i]));
+      strongest = std::max(strongest, beliefs_[index].back().second);
+    }
     estimates_[index] = encoded;
     if (iteration == 0) originals_[index] = encoded;
     const double quality = calibrated(said.quality);
@@ -165,8 +168,8 @@ class Run {
   Controller controller_;
   Rounds rounds_;
   double began_;
-  int looks_ = 0;
-  std::vector<double> look_;
+  // Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further.
+  std::vector<std::vector<double>> looks_;
   std::vector<Pixels> current_, kept_, steps_;
   std::vector<std::shared_ptr<OwnedEncoded>> originals_, estimates_;
   std::vector<Gates> gates_, beliefs_;

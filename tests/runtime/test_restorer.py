@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +33,24 @@ def test_any_size_comes_back_in_its_size(restorer: Restorer, size: tuple[int, in
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
     result = restorer.restore(picture, max_iterations=1)
     assert result.pixels.shape == picture.shape
+
+
+def test_of_several_devices_the_slowest_seeds_the_cost(
+    onnx_bundle: Path, tmp_path: Path, pixels: NDArray[np.uint8]
+) -> None:
+    def refines(*encode_ms: float) -> int:
+        folder = shutil.copytree(onnx_bundle, tmp_path / f"{len(encode_ms)}.bundle")
+        manifest = json.loads((folder / "bundle.json").read_text())
+        manifest["profiles"] = [
+            {"device": f"{ms}", "program": "onnx-fp32", "encode_ms": [ms, 0.1], "refine_ms": [1.0, 0.1]}
+            for ms in encode_ms
+        ]
+        (folder / "bundle.json").write_text(json.dumps(manifest))
+        restorer = Restorer.load(folder, backend="onnxruntime", warm_up=False)
+        return sum(event.ran == "refine" for event in restorer.restore(pixels, budget_ms=20_000.0).trace)
+
+    assert refines(1.0) > 0
+    assert refines(1.0, 60_000.0) == 0
 
 
 def test_no_budget_means_the_picture_itself(restorer: Restorer, pixels: NDArray[np.uint8]) -> None:

@@ -22,7 +22,8 @@ actor Run {
   private var rounds: Rounds
   private var originals: [Int: Encoded] = [:]
   private var estimates: [Int: Encoded] = [:]
-  private var look: [Double]?
+  /// Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further.
+  private var looks: [[Double]] = []
   /// What the next iteration starts from, and what the picture shows; they differ after a forced regression.
   private var current: [Pixels]
   private var kept: [Pixels]
@@ -108,7 +109,7 @@ actor Run {
       try await session.encode(Planes(Look.shrink(canvas, tile: tile), side: tile))
     }
     try check(encoded)
-    look = encoded.logits
+    looks.append(encoded.logits)
     let ms = elapsed - before
     controller.looked(ms: ms)
     record(.look, 0, controller.roundsLookedAt - 1, ms)
@@ -117,7 +118,7 @@ actor Run {
   private func encode(_ index: Int) async throws {
     let (encoded, planes, ms) = try await encoded(index, current[index])
     let (routing, iteration) = (engine.settings.routing, controller.tiles[index].iteration)
-    let logits = look.map { routing.agreedLogits(look: $0, tile: encoded.logits) } ?? encoded.logits
+    let logits = looks.isEmpty ? encoded.logits : routing.agreedLogits(look: looks[iteration], tile: encoded.logits)
     let gates = fixed ?? routing.gates(granularity: encoded.granularity, logits: logits)
     let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
     seen[index] = Seen(gates: gates, degradations: beliefs)
@@ -125,7 +126,7 @@ actor Run {
     self.planes = (index, planes)
     if iteration == 0 { originals[index] = encoded }
     let quality = calibrated(encoded.quality)
-    controller.encoded(index, quality: quality, belief: encoded.logits.map(sigmoid).max() ?? 0, ms: ms)
+    controller.encoded(index, quality: quality, belief: beliefs.map(\.weight).max() ?? 0, ms: ms)
     record(.encode, index, iteration, ms, quality)
     if iteration == 0 {
       rounds.started(index, quality: quality, degradations: beliefs)

@@ -62,7 +62,8 @@ class Restorer private constructor(private val engine: Engine) : Closeable {
             val manifest = bundle.manifest
             // An upper limit of what an encode gives out: a tile in, everything else out.
             val bytes = program.boundaryBytes["encode"] ?: (64L * manifest.tile * manifest.tile)
-            val seed = manifest.profiles.find { it.program == program.name }
+            // Of several classes of devices the slowest: which of them this one is like is not known, and a deadline is to hold.
+            val seed = manifest.profiles.filter { it.program == program.name }.maxByOrNull { it.encode.mean + it.refine.mean }
             val engine = Engine(
                 session = session,
                 program = program,

@@ -18,7 +18,8 @@ internal class Run(
     private val originals = HashMap<Int, Encoded>()
     private val estimates = HashMap<Int, Encoded>()
     private val seen = HashMap<Int, Seen>()
-    private var look: List<Double>? = null
+    /** Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further. */
+    private val looks = mutableListOf<List<Double>>()
 
     private val sources = List(plan.size) { picture.view(plan.region(it)) }
 
@@ -87,7 +88,7 @@ internal class Run(
     private suspend fun takeALook() {
         val before = elapsed()
         val whole = canvas
-        look = call(0, engine::encodeTook) {
+        looks += call(0, engine::encodeTook) {
             val encoded = engine.encode(makeSmall(whole, engine.tile))
             encoded.release()
             encoded.assessment.logits
@@ -113,15 +114,15 @@ internal class Run(
         val ms = elapsed() - before
         val said = encoded.assessment
         val routing = engine.routing
-        val logits = look?.let { agreedLogits(routing, it, said.logits) } ?: said.logits
+        val iteration = controller.tiles[index].iteration
+        val logits = if (looks.isEmpty()) said.logits else agreedLogits(routing, looks[iteration], said.logits)
         val gates = fixed ?: route(routing, said.granularity, logits)
         val beliefs = routing.leaves.indices.associate { routing.leaves[it] to sigmoid(logits[it]) }
-        val iteration = controller.tiles[index].iteration
         seen[index] = Seen(gates, beliefs)
         estimates[index] = encoded
         if (iteration == 0) originals[index] = encoded
         val quality = engine.calibrated(said.quality)
-        controller.encoded(index, quality, said.logits.maxOf(::sigmoid), ms)
+        controller.encoded(index, quality, beliefs.values.max(), ms)
         record(Event(Call.ENCODE, index, iteration, ms, elapsed(), quality))
         if (iteration == 0) {
             rounds.started(index, if (quality.isNaN()) 0.0 else quality, beliefs)

@@ -94,5 +94,6 @@ def declared_float(student: StudentInfo) -> int:
     with torch.device("meta"):
         whole = Student(StudentConfig.model_validate(student.config))
     layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    kept = QuantizeConfig().left_in_float
-    return sum(isinstance(module, layers) for name in kept for module in whole.get_submodule(name).modules())
+    modules = dict(whole.named_modules())
+    kept = [modules[name] for name in QuantizeConfig().left_in_float if name in modules]
+    return sum(isinstance(module, layers) for parent in kept for module in parent.modules())

@@ -23,8 +23,10 @@ from .quality import mse_to_quality, quality_to_mse
 # What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
 # Of 0.05 to 1, tried on tiles of eight mixtures, 0.2 to 0.5 used the time best (docs/runtime.md).
 UNSEEN = 0.25
-# A predicted loss is believed from here on, 1 dB: less is within the heads' scatter (docs/decisions.md).
-TOLERANCE = 0.025
+# A predicted loss is believed from here on, 2 dB: less is within the heads' scatter (docs/decisions.md).
+TOLERANCE = 0.05
+# A predicted gain is worth another iteration from here on, 0.8 dB: the heads promise more than comes.
+LEAST_GAIN = 0.02
 
 
 class Stop(str, Enum):
@@ -48,7 +50,7 @@ class Policy(BaseModel):
     min_quality: float | None = Field(default=None, ge=0, le=1, description="stop when predicted quality reaches this")
     max_iterations: int = Field(default=4, ge=0, description="of every tile; wins over min_iterations")
     min_iterations: int = Field(default=0, ge=0, description="of every tile, whatever the budget and the quality say")
-    min_gain: float = Field(default=0.0, description="a smaller predicted gain counts as a plateau")
+    min_gain: float = Field(default=LEAST_GAIN, description="a smaller predicted gain counts as a plateau")
     rollback: bool = Field(default=True, description="stop at a predicted loss and keep the picture before it")
 
 

@@ -5,9 +5,9 @@ splits each belief between the leaf, c·p(leaf), and its parent, (1 − c)·max 
 the coarser expert (UniRestorer, section 3.3). All but the `top` largest gates become 0 (UIR-LoRA, equation 5).
 
 Of a picture of many tiles, haze and low light are judged by a look at the whole picture made small, so that neighbours agree
-on what is all over it. Of light, which falls unevenly, a tile that is sure is believed too; haze is left where the look is in
-doubt, since taking it from a picture that has none costs more than leaving it. What shrinking hides (blur, noise, rain, JPEG:
-UIR-LoRA judges blur on crops) is judged by the tile alone, which is not resized.
+on what is all over it. Where the look is in doubt they are left, since taking them from a picture that has none costs more than
+leaving them; of light, which falls unevenly, a tile that is sure is believed too. What shrinking hides (blur, noise, rain,
+JPEG: UIR-LoRA judges blur on crops) is judged by the tile alone, which is not resized.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .tree import TREE
 Gates = dict[str, float]
 # Logit above which a tile is believed though the look sees less (a belief of 0.82).
 SURE = 1.5
-# Logit from which a look is believed that nothing else confirms (0.73).
-LIKELY = 1.0
+# Logit above which a look is believed (0.62).
+LIKELY = 0.5
 
 
 class Routing(BaseModel):
@@ -75,16 +75,15 @@ def route(routing: Routing, granularity: float, logits: Sequence[float]) -> Gate
 
 
 def agreed_logits(routing: Routing, look: Sequence[float], tile: Sequence[float]) -> tuple[float, ...]:
-    """A tile's degradation logits: of the leaves in `routing.whole` the look's, if it says anything.
-
-    Of those in `routing.uneven` the tile's where they are larger and sure; of the others −∞ where the look's is not likely.
+    """A tile's degradation logits: of the leaves in `routing.whole` the look's, if it says anything, and −∞ where that is not
+    likely; of those in `routing.uneven` the tile's where it is larger and sure.
     """
 
     def agreed(leaf: str, of_look: float, of_tile: float) -> float:
         if leaf not in routing.whole or math.isnan(of_look):
             return of_tile
-        if leaf in routing.uneven:
-            return of_tile if of_tile > max(of_look, SURE) else of_look
+        if leaf in routing.uneven and of_tile > max(of_look, SURE):
+            return of_tile
         return of_look if of_look > LIKELY else -math.inf
 
     return tuple(agreed(*row) for row in zip(routing.leaves, look, tile, strict=True))

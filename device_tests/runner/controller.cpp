@@ -9,8 +9,8 @@
 namespace {
 
 constexpr double kUnseen = 0.25;
-// A predicted loss is believed from here on, 1 dB: less is within the heads' scatter.
-constexpr double kTolerance = 0.025;
+// A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
+constexpr double kTolerance = 0.05;
 
 std::optional<double> optional_of(const nlohmann::ordered_json& value) {
   return value.is_null() ? std::nullopt : std::optional<double>(value.get<double>());

@@ -57,19 +57,16 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
 
 // Logit above which a tile is believed though the look sees less.
 static constexpr double kSure = 1.5;
-// Logit from which a look is believed that nothing else confirms.
-static constexpr double kLikely = 1.0;
+// Logit above which a look is believed.
+static constexpr double kLikely = 0.5;
 
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<double>& look, const std::vector<double>& tile) {
   std::vector<double> logits = tile;
   const auto leaves = routing.leaves();
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     if (routing.whole.count(leaves[i]) == 0 || std::isnan(look.at(i))) continue;
-    if (routing.uneven.count(leaves[i]) == 0) {
-      logits.at(i) = look.at(i) > kLikely ? look.at(i) : -std::numeric_limits<double>::infinity();
-    } else if (!(tile.at(i) > std::max(look.at(i), kSure))) {  // nor where it is NaN
-      logits.at(i) = look.at(i);
-    }
+    if (routing.uneven.count(leaves[i]) != 0 && tile.at(i) > std::max(look.at(i), kSure)) continue;
+    logits.at(i) = look.at(i) > kLikely ? look.at(i) : -std::numeric_limits<double>::infinity();
   }
   return logits;
 }

@@ -41,8 +41,8 @@ public struct TileState: Equatable, Sendable {
 public struct Controller: Sendable {
   /// What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
   static let unseen = 0.25
-  /// A predicted loss is believed from here on, 1 dB: less is within the heads' scatter.
-  static let tolerance = 0.025
+  /// A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
+  static let tolerance = 0.05
 
   public let policy: Policy
   public private(set) var cost: CostModel

@@ -16,8 +16,7 @@ public func sigmoid(_ x: Double) -> Double {
 ///
 /// Leaves are independent. Confidence splits each belief between leaf and parent (UniRestorer, section 3.3); all but the
 /// `top` largest gates become 0 (UIR-LoRA, equation 5). Of many tiles, the leaves in `whole` are judged by a look at the whole
-/// picture, so that neighbours agree; in those of `uneven` a tile that is sure is believed too, the others are left where the
-/// look is in doubt.
+/// picture, so that neighbours agree, and left where it is in doubt; in those of `uneven` a tile that is sure is believed too.
 public struct Routing: Equatable, Sendable {
   public struct Branch: Equatable, Sendable {
     public let parent: String
@@ -80,17 +79,16 @@ public struct Routing: Equatable, Sendable {
 
   /// Logit above which a tile is believed though the look sees less.
   static let sure = 1.5
-  /// Logit from which a look is believed that nothing else confirms.
-  static let likely = 1.0
+  /// Logit above which a look is believed.
+  static let likely = 0.5
 
-  /// A tile's degradation logits: of the leaves in `whole` the look's, if it says anything.
-  ///
-  /// Of those in `uneven` the tile's where they are larger and sure; of the others −∞ where the look's is not likely.
+  /// A tile's degradation logits: of the leaves in `whole` the look's, if it says anything, and −∞ where that is not likely; of
+  /// those in `uneven` the tile's where it is larger and sure.
   public func agreedLogits(look: [Double], tile: [Double]) -> [Double] {
     leaves.indices.map {
       let (seen, own) = (look[$0], tile[$0])
       guard whole.contains(leaves[$0]), !seen.isNaN else { return own }
-      if uneven.contains(leaves[$0]) { return own > max(seen, Self.sure) ? own : seen }
+      if uneven.contains(leaves[$0]) && own > max(seen, Self.sure) { return own }
       return seen > Self.likely ? seen : -.infinity
     }
   }

@@ -6,8 +6,8 @@ import kotlin.math.max
 // What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
 private const val UNSEEN = 0.25
 
-// A predicted loss is believed from here on, 1 dB: less is within the heads' scatter.
-private const val TOLERANCE = 0.025
+// A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
+private const val TOLERANCE = 0.05
 
 /** What to do next; everything but [Stop] is one call of the program. */
 sealed interface Action {

@@ -57,20 +57,19 @@ fun route(routing: Routing, granularity: Double, logits: List<Double>): Gates {
 // Logit above which a tile is believed though the look sees less.
 private const val SURE = 1.5
 
-// Logit from which a look is believed that nothing else confirms.
-private const val LIKELY = 1.0
+// Logit above which a look is believed.
+private const val LIKELY = 0.5
 
 /**
- * A tile's degradation logits: of the leaves in [Routing.whole] the look's, if it says anything.
- *
- * Of those in [Routing.uneven] the tile's where they are larger and sure; of the others −∞ where the look's is not likely.
+ * A tile's degradation logits: of the leaves in [Routing.whole] the look's, if it says anything, and −∞ where that is not
+ * likely; of those in [Routing.uneven] the tile's where it is larger and sure.
  */
 fun agreedLogits(routing: Routing, look: List<Double>, tile: List<Double>): List<Double> =
     routing.leaves.indices.map {
         val (leaf, seen) = routing.leaves[it] to look[it]
         when {
             leaf !in routing.whole || seen.isNaN() -> tile[it]
-            leaf in routing.uneven -> if (tile[it] > maxOf(seen, SURE)) tile[it] else seen
+            leaf in routing.uneven && tile[it] > maxOf(seen, SURE) -> tile[it]
             else -> if (seen > LIKELY) seen else Double.NEGATIVE_INFINITY
         }
     }

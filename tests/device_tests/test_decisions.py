@@ -25,7 +25,7 @@ def consistent(*qualities: float) -> Qualities:
     ("qualities", "stop", "kept", "reason"),
     [
         ((0.3, 0.5, 0.6, 0.7), 3, 3, Stop.ITERATIONS),
-        ((0.3, 0.5, 0.6, 0.55), 3, 2, Stop.REGRESSION),
+        ((0.3, 0.5, 0.6, 0.5), 3, 2, Stop.REGRESSION),
         ((0.6, 0.5, 0.9, 0.9), 1, 0, Stop.REGRESSION),
     ],
 )

@@ -6,7 +6,7 @@ the coarser expert (UniRestorer, section 3.3). All but the `top` largest gates b
 
 Of a picture of many tiles, haze and low light are judged by a look at the whole picture made small, so that neighbours agree
 on what is all over it. Where the look is in doubt they are left, since taking them from a picture that has none costs more than
-leaving them; of light, which falls unevenly, a tile that is sure is believed too. What shrinking hides (blur, noise, rain,
+leaving them; of light, which falls unevenly, tiles are asked too. What shrinking hides (blur, noise, rain,
 JPEG: UIR-LoRA judges blur on crops) is judged by the tile alone, which is not resized.
 """
 
@@ -24,10 +24,8 @@ from .errors import InputError
 from .tree import TREE
 
 Gates = dict[str, float]
-# Logit above which a tile is believed though the look sees less (a belief of 0.82).
-SURE = 1.5
-# Logit above which a look is believed (0.62).
-LIKELY = 0.5
+# Logit above which a look is believed (0.73).
+LIKELY = 1.0
 
 
 class Routing(BaseModel):
@@ -42,9 +40,7 @@ class Routing(BaseModel):
     softness: float = Field(default=0.7, gt=0, description="s")
     top: int = Field(default=4, gt=0, description="K: gates kept")
     whole: tuple[str, ...] = Field(default=("haze", "low_light"), description="leaves judged by the whole picture")
-    uneven: tuple[str, ...] = Field(
-        default=("low_light",), description="of these, where a tile that is sure is believed"
-    )
+    uneven: tuple[str, ...] = Field(default=("low_light",), description="of these, those that tiles judge too")
 
     @cached_property
     def leaves(self) -> tuple[str, ...]:
@@ -74,19 +70,28 @@ def route(routing: Routing, granularity: float, logits: Sequence[float]) -> Gate
     return {name: gate if name in kept else 0.0 for name, gate in gates.items()}
 
 
-def agreed_logits(routing: Routing, look: Sequence[float], tile: Sequence[float]) -> tuple[float, ...]:
-    """A tile's degradation logits: of the leaves in `routing.whole` the look's, if it says anything, and −∞ where that is not
-    likely; of those in `routing.uneven` the tile's where it is larger and sure.
-    """
+def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequence[float]) -> tuple[float, ...]:
+    """A tile's degradation logits: of the leaves in `routing.whole` its look's, if it says anything, and −∞ where that is not
+    likely. Of those in `routing.uneven` the larger of both, and where the look's is not likely their sum, as of independent
+    evidence, or −∞ where that is not positive.
 
-    def agreed(leaf: str, of_look: float, of_tile: float) -> float:
+    `looks`: of every round up to the tile's own, the last; none for a picture of one tile. What the first one found unlikely
+    no later one finds: restoring adds no degradation.
+    """
+    if not looks:
+        return tuple(tile)
+
+    def agreed(leaf: str, at_first: float, of_look: float, of_tile: float) -> float:
         if leaf not in routing.whole or math.isnan(of_look):
             return of_tile
-        if leaf in routing.uneven and of_tile > max(of_look, SURE):
-            return of_tile
-        return of_look if of_look > LIKELY else -math.inf
+        likely = of_look > LIKELY
+        if leaf not in routing.uneven or math.isnan(of_tile):
+            return of_look if likely and not at_first <= 0 else -math.inf
+        if likely:
+            return max(of_look, of_tile)
+        return of_look + of_tile if of_look + of_tile > 0 else -math.inf
 
-    return tuple(agreed(*row) for row in zip(routing.leaves, look, tile, strict=True))
+    return tuple(agreed(*row) for row in zip(routing.leaves, looks[0], looks[-1], tile, strict=True))
 
 
 def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:

@@ -201,9 +201,7 @@ class Run:
     def _assess(self, index: int, encoded: Encoded, planes: Array, ms: float) -> None:
         engine, controller = self._engine, self._controller
         state, routing = controller.tiles[index], engine.routing
-        logits = encoded.logits
-        if self._looks:
-            logits = agreed_logits(routing, self._looks[state.iteration], logits)
+        logits = agreed_logits(routing, self._looks[: state.iteration + 1], encoded.logits)
         gates = route(routing, encoded.granularity, logits) if self._fixed is None else self._fixed
         beliefs = dict(zip(routing.leaves, map(sigmoid, logits), strict=True))
         self._seen[index] = Seen(gates, beliefs)

@@ -75,7 +75,11 @@ Json play_controller(const Json& given) {
 Json play_routing(const Json& given) {
   const Routing routing = routing_from(given.at("routing"));
   auto logits = numbers(given.at("logits"));
-  if (given.contains("look")) logits = agreed_logits(routing, numbers(given.at("look")), logits);
+  std::vector<std::vector<double>> looks;
+  if (given.contains("looks")) {
+    for (const auto& look : given.at("looks")) looks.push_back(numbers(look));
+  }
+  logits = agreed_logits(routing, looks, logits);
   Json gates = Json::object();
   for (const auto& [name, gate] : route(routing, number(given.at("granularity")), logits)) gates[name] = gate;
   return {{"gates", gates}};

@@ -93,8 +93,9 @@ class Run {
     const double ms = elapsed() - before;
     const Encoded& said = encoded->get();
     const int iteration = controller_.tiles()[index].iteration;
-    const auto logits =
-        looks_.empty() ? said.logits : agreed_logits(task_.routing, looks_.at(iteration), said.logits);
+    const auto rounds = std::min<std::size_t>(iteration + 1, looks_.size());
+    const std::vector<std::vector<double>> looks(looks_.begin(), looks_.begin() + rounds);
+    const auto logits = agreed_logits(task_.routing, looks, said.logits);
     gates_[index] = route(task_.routing, said.granularity, logits);
     beliefs_[index].clear();
     double strongest = 0.0;

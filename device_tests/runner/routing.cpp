@@ -55,18 +55,27 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
   return gates;
 }
 
-// Logit above which a tile is believed though the look sees less.
-static constexpr double kSure = 1.5;
 // Logit above which a look is believed.
-static constexpr double kLikely = 0.5;
+static constexpr double kLikely = 1.0;
 
-std::vector<double> agreed_logits(const Routing& routing, const std::vector<double>& look, const std::vector<double>& tile) {
+std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
+                                  const std::vector<double>& tile) {
+  if (looks.empty()) return tile;
+  const auto &first = looks.front(), &look = looks.back();
   std::vector<double> logits = tile;
   const auto leaves = routing.leaves();
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     if (routing.whole.count(leaves[i]) == 0 || std::isnan(look.at(i))) continue;
-    if (routing.uneven.count(leaves[i]) != 0 && tile.at(i) > std::max(look.at(i), kSure)) continue;
-    logits.at(i) = look.at(i) > kLikely ? look.at(i) : -std::numeric_limits<double>::infinity();
+    constexpr double kNo = -std::numeric_limits<double>::infinity();
+    const bool likely = look.at(i) > kLikely;
+    const double both = look.at(i) + tile.at(i);
+    if (routing.uneven.count(leaves[i]) == 0 || std::isnan(tile.at(i))) {
+      logits.at(i) = likely && !(first.at(i) <= 0.0) ? look.at(i) : kNo;
+    } else if (likely) {
+      logits.at(i) = std::max(look.at(i), tile.at(i));
+    } else {
+      logits.at(i) = both > 0.0 ? both : kNo;
+    }
   }
   return logits;
 }

@@ -27,4 +27,5 @@ double sigmoid(double x);
 Gates route(const Routing& routing, double granularity, const std::vector<double>& logits);
 // A tile's logits: of `whole` leaves the look's, if it says anything; of `uneven` ones the tile's where larger and sure, of the
 // others -inf where the look's is not likely.
-std::vector<double> agreed_logits(const Routing& routing, const std::vector<double>& look, const std::vector<double>& tile);
+std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
+                                  const std::vector<double>& tile);

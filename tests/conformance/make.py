@@ -205,7 +205,8 @@ def routing() -> dict[str, list[Case]]:
     def logits(default: float = -6.0, **named: float | None) -> list[float | None]:
         return [named.get(leaf, default) for leaf in leaves]
 
-    def case(name: str, granularity: float | None, values: list[float | None], **more: Any) -> Case:
+    def case(name: str, granularity: float | None, values: list[float | None], *looks: list[float | None]) -> Case:
+        more = {"looks": list(looks)} if looks else {}
         return {"name": name, "routing": ROUTING, "granularity": granularity, "logits": values, **more}
 
     def given(name: str, degradations: dict[str, float]) -> Case:
@@ -231,21 +232,31 @@ def routing() -> dict[str, list[Case]]:
             "haze comes from the look, rain from the tile",
             -9,
             logits(haze=-6.0, rain=4.0),
-            look=logits(haze=5.0, rain=-6.0),
+            logits(haze=5.0, rain=-6.0),
         ),
-        case("a tile may see darkness where the look does not", -9, logits(low_light=5.0), look=logits()),
-        case("a tile that is not sure does not overrule the look", -9, logits(low_light=1.5), look=logits()),
-        case("a tile that is sure does", -9, logits(low_light=1.6), look=logits(low_light=1.0)),
-        case("of haze no tile overrules the look", -9, logits(haze=5.0), look=logits()),
-        case("haze is left where the look is in doubt", -9, logits(haze=5.0), look=logits(haze=0.5)),
-        case("haze that the look finds likely is not", -9, logits(haze=-5.0), look=logits(haze=0.6)),
+        case("a tile may see darkness where the look does not", -9, logits(low_light=7.0), logits()),
+        case("a tile that is less sure than the look does not", -9, logits(low_light=5.0), logits()),
+        case("look and tile add up where neither is sure", -9, logits(low_light=0.3), logits(low_light=0.4)),
+        case("look and tile that cancel out open nothing", -9, logits(low_light=1.5), logits(low_light=-1.5)),
         case(
-            "darkness is left where look and tile are in doubt", -9, logits(low_light=1.5), look=logits(low_light=0.4)
+            "the surer of both where the look finds it likely: tile", -9, logits(low_light=3.0), logits(low_light=1.2)
         ),
-        case("darkness of the look where the tile's is NaN", -9, logits(low_light=None), look=logits(low_light=2.0)),
-        case("haze of the look where the tile's is NaN", -9, logits(haze=None), look=logits(haze=2.0)),
-        case("haze of the tile where the look's is NaN", -9, logits(haze=2.0), look=logits(haze=None)),
-        case("blur comes from the tile though the look is sharp", -9, logits(blur=4.0), look=logits()),
+        case("the surer of both where the look finds it likely: look", -9, logits(), logits(low_light=1.2)),
+        case("of haze no tile overrules the look", -9, logits(haze=5.0), logits()),
+        case("haze is left where the look is in doubt", -9, logits(haze=5.0), logits(haze=1.0)),
+        case("haze that the look finds likely is not", -9, logits(haze=-5.0), logits(haze=1.1)),
+        case("darkness of the look where the tile's is NaN", -9, logits(low_light=None), logits(low_light=2.0)),
+        case("haze of the look where the tile's is NaN", -9, logits(haze=None), logits(haze=2.0)),
+        case("haze of the tile where the look's is NaN", -9, logits(haze=2.0), logits(haze=None)),
+        case("a tile goes by its own round's look", -9, logits(), logits(haze=0.5), logits(haze=5.0), logits(haze=2.0)),
+        case(
+            "haze that a later look no longer finds is gone", -9, logits(haze=5.0), logits(haze=5.0), logits(haze=0.5)
+        ),
+        case("haze that the first look found unlikely stays so", -9, logits(), logits(haze=0.0), logits(haze=5.0)),
+        case("darkness may show in a later round", -9, logits(), logits(), logits(low_light=5.0)),
+        case("a sure tile sees darkness in a later round", -9, logits(low_light=5.0), logits(), logits()),
+        case("a first look of NaN denies nothing", -9, logits(), logits(haze=None), logits(haze=5.0)),
+        case("blur comes from the tile though the look is sharp", -9, logits(blur=4.0), logits()),
         {"name": "another tree, one gate", "routing": small, "granularity": -1.0, "logits": [2.0, 1.9]},
         {
             "name": "another tree, top wider than the tree",
@@ -264,7 +275,7 @@ def routing() -> dict[str, list[Case]]:
             "routing": ROUTING | {"whole": []},
             "granularity": -9,
             "logits": logits(),
-            "look": logits(haze=6.0),
+            "looks": [logits(haze=6.0)],
         },
         given("given by hand", {"rain": 0.7, "noise": 0.3}),
         given("nothing given opens nothing", {}),

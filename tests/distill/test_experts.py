@@ -128,7 +128,7 @@ def test_the_new_degradation_is_learned_and_the_others_lose_nothing(
         return [b - a for a, b in zip(before, after, strict=True)]
 
     gained = gains([underwater(picture) for picture in held_out])
-    assert min(gained) > 4, gained
+    assert min(gained) > 3, gained
     for kind in KINDS:
         gained = gains([degrade(picture, {kind: 0.7}, seed) for seed, picture in enumerate(held_out)])
         assert min(gained) > -0.02, f"{kind}: {gained}"
@@ -139,9 +139,9 @@ def test_the_new_degradation_is_learned_and_the_others_lose_nothing(
     degraded = stack([underwater(picture) for picture in held_out])
     first = next(iterate(grown.student, grown.routing, degraded, 1))
     before = first.estimate.assessment[:, :1].sigmoid()
+    assert (before[:, 0] - quality_of(psnr(degraded, clean))).abs().mean() < 0.06
     # Of most: a few photographs do not teach a head every picture.
-    assert (before[:, 0] - quality_of(psnr(degraded, clean))).abs().median() < 0.05
-    assert (first.quality > before).float().mean() > 0.5
+    assert (first.quality > before).float().mean() > 0.8
     for kind in KINDS:
         pictures = stack([degrade(picture, {kind: 0.7}, seed) for seed, picture in enumerate(held_out)])
         one, other = (next(iterate(trained.student, trained.routing, pictures, 1)) for trained in (embedded, grown))

@@ -85,8 +85,7 @@ def play_routing(case: Case) -> Case:
         except InputError:
             return {"error": True}
     logits = [number(z) for z in case["logits"]]
-    if "look" in case:
-        logits = agreed_logits(routing, [number(z) for z in case["look"]], logits)
+    logits = agreed_logits(routing, [[number(z) for z in look] for look in case.get("looks", [])], logits)
     return {"gates": route(routing, number(case["granularity"]), logits)}
 
 

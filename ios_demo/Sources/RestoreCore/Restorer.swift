@@ -13,7 +13,7 @@ public struct Restorer: Sendable {
     let manifest = bundle.manifest
     // An upper limit of what an encode gives out: a tile in, everything else out.
     let bytesATile = max(1, program.boundaryBytes["encode"] ?? 64 * manifest.tile * manifest.tile)
-    // Of several classes of devices the slowest: which of them this one is like is not known, and a deadline is to hold.
+    // Of several classes of devices the slowest: which of them this one is like is not known, a deadline is to hold.
     let profile = manifest.profiles.filter { $0.program == program.name }
       .max { $0.encode.mean + $0.refine.mean < $1.encode.mean + $1.refine.mean }
     engine = Engine(

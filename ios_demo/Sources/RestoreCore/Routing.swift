@@ -16,7 +16,7 @@ public func sigmoid(_ x: Double) -> Double {
 ///
 /// Leaves are independent. Confidence splits each belief between leaf and parent (UniRestorer, section 3.3); all but the
 /// `top` largest gates become 0 (UIR-LoRA, equation 5). Of many tiles, the leaves in `whole` are judged by a look at the whole
-/// picture, so that neighbours agree, and left where it is in doubt; in those of `uneven` a tile that is sure is believed too.
+/// picture, so that neighbours agree, and left where it is in doubt; of those in `uneven` tiles are asked too.
 public struct Routing: Equatable, Sendable {
   public struct Branch: Equatable, Sendable {
     public let parent: String
@@ -77,19 +77,25 @@ public struct Routing: Equatable, Sendable {
     return zip(experts, weights.indices).map { Gate(expert: $0, weight: kept.contains($1) ? weights[$1] : 0) }
   }
 
-  /// Logit above which a tile is believed though the look sees less.
-  static let sure = 1.5
   /// Logit above which a look is believed.
-  static let likely = 0.5
+  static let likely = 1.0
 
-  /// A tile's degradation logits: of the leaves in `whole` the look's, if it says anything, and −∞ where that is not likely; of
-  /// those in `uneven` the tile's where it is larger and sure.
-  public func agreedLogits(look: [Double], tile: [Double]) -> [Double] {
-    leaves.indices.map {
+  /// A tile's degradation logits: of the leaves in `whole` its look's, if it says anything, and −∞ where that is not likely. Of
+  /// those in `uneven` the larger of both, and where the look's is not likely their sum, as of independent evidence, or −∞ where
+  /// that is not positive.
+  ///
+  /// `looks`: of every round up to the tile's own, the last; none for a picture of one tile. What the first one found unlikely
+  /// no later one finds: restoring adds no degradation.
+  public func agreedLogits(looks: [[Double]], tile: [Double]) -> [Double] {
+    guard let first = looks.first, let look = looks.last else { return tile }
+    return leaves.indices.map {
       let (seen, own) = (look[$0], tile[$0])
       guard whole.contains(leaves[$0]), !seen.isNaN else { return own }
-      if uneven.contains(leaves[$0]) && own > max(seen, Self.sure) { return own }
-      return seen > Self.likely ? seen : -.infinity
+      guard uneven.contains(leaves[$0]), !own.isNaN else {
+        return seen > Self.likely && !(first[$0] <= 0) ? seen : -.infinity
+      }
+      if seen > Self.likely { return max(seen, own) }
+      return seen + own > 0 ? seen + own : -.infinity
     }
   }
 

@@ -118,7 +118,7 @@ actor Run {
   private func encode(_ index: Int) async throws {
     let (encoded, planes, ms) = try await encoded(index, current[index])
     let (routing, iteration) = (engine.settings.routing, controller.tiles[index].iteration)
-    let logits = looks.isEmpty ? encoded.logits : routing.agreedLogits(look: looks[iteration], tile: encoded.logits)
+    let logits = routing.agreedLogits(looks: Array(looks.prefix(iteration + 1)), tile: encoded.logits)
     let gates = fixed ?? routing.gates(granularity: encoded.granularity, logits: logits)
     let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
     seen[index] = Seen(gates: gates, degradations: beliefs)

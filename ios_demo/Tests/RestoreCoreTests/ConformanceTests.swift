@@ -71,7 +71,9 @@ struct ConformanceTests {
       gates = accepted
     } else {
       var logits = try numbers(given.json["logits"])
-      if let look = given.json["look"] { logits = routing.agreedLogits(look: try numbers(look), tile: logits) }
+      if let looks = given.json["looks"]?.asArray {
+        logits = routing.agreedLogits(looks: try looks.map { try numbers($0) }, tile: logits)
+      }
       gates = routing.gates(granularity: given.json["granularity"]?.asDouble ?? .nan, logits: logits)
     }
     expect(given, .object([("gates", .object(gates.map { ($0.expert, .number($0.weight)) }))]))

@@ -54,25 +54,30 @@ fun route(routing: Routing, granularity: Double, logits: List<Double>): Gates {
     return gates.mapValues { (name, gate) -> if (name in kept) gate else 0.0 }
 }
 
-// Logit above which a tile is believed though the look sees less.
-private const val SURE = 1.5
-
 // Logit above which a look is believed.
-private const val LIKELY = 0.5
+private const val LIKELY = 1.0
 
 /**
- * A tile's degradation logits: of the leaves in [Routing.whole] the look's, if it says anything, and −∞ where that is not
- * likely; of those in [Routing.uneven] the tile's where it is larger and sure.
+ * A tile's degradation logits: of the leaves in [Routing.whole] its look's, if it says anything, and −∞ where that is not
+ * likely. Of those in [Routing.uneven] the larger of both, and where the look's is not likely their sum, as of independent
+ * evidence, or −∞ where that is not positive.
+ *
+ * [looks] are those of every round up to the tile's own, the last; none for a picture of one tile. What the first one found
+ * unlikely no later one finds: restoring adds no degradation.
  */
-fun agreedLogits(routing: Routing, look: List<Double>, tile: List<Double>): List<Double> =
-    routing.leaves.indices.map {
-        val (leaf, seen) = routing.leaves[it] to look[it]
+fun agreedLogits(routing: Routing, looks: List<List<Double>>, tile: List<Double>): List<Double> {
+    if (looks.isEmpty()) return tile
+    return routing.leaves.indices.map {
+        val (leaf, seen, own) = Triple(routing.leaves[it], looks.last()[it], tile[it])
+        val denied = looks.first()[it] <= 0.0
         when {
-            leaf !in routing.whole || seen.isNaN() -> tile[it]
-            leaf in routing.uneven && tile[it] > maxOf(seen, SURE) -> tile[it]
-            else -> if (seen > LIKELY) seen else Double.NEGATIVE_INFINITY
+            leaf !in routing.whole || seen.isNaN() -> own
+            leaf !in routing.uneven || own.isNaN() -> if (seen > LIKELY && !denied) seen else Double.NEGATIVE_INFINITY
+            seen > LIKELY -> maxOf(seen, own)
+            else -> if (seen + own > 0) seen + own else Double.NEGATIVE_INFINITY
         }
     }
+}
 
 /** Gates a caller states: expert → weight in [0, 1]; the others are 0. Throws [InputException]. */
 fun givenGates(routing: Routing, degradations: Map<String, Double>): Gates {

@@ -115,7 +115,7 @@ internal class Run(
         val said = encoded.assessment
         val routing = engine.routing
         val iteration = controller.tiles[index].iteration
-        val logits = if (looks.isEmpty()) said.logits else agreedLogits(routing, looks[iteration], said.logits)
+        val logits = agreedLogits(routing, looks.take(iteration + 1), said.logits)
         val gates = fixed ?: route(routing, said.granularity, logits)
         val beliefs = routing.leaves.indices.associate { routing.leaves[it] to sigmoid(logits[it]) }
         seen[index] = Seen(gates, beliefs)

@@ -180,7 +180,7 @@ private fun playRouting(case: JsonObject): Map<String, Any> {
         }
     }
     var logits = case["logits"].numbers()
-    case["look"]?.let { logits = agreedLogits(routing, it.numbers(), logits) }
+    case["looks"]?.let { looks -> logits = agreedLogits(routing, looks.asJsonArray.map { it.numbers() }, logits) }
     return mapOf("gates" to route(routing, case["granularity"].number(), logits))
 }
 

@@ -76,7 +76,7 @@ def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequ
     evidence, or −∞ where that is not positive.
 
     `looks`: of every round up to the tile's own, the last; none for a picture of one tile. What the first one found unlikely
-    no later one finds: restoring adds no degradation.
+    no later one finds, but for leaves in `routing.uneven`: restoring adds no degradation.
     """
     if not looks:
         return tuple(tile)

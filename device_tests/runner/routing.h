@@ -16,7 +16,7 @@ struct Routing {
   double softness = 1.0;
   std::size_t top = 1;
   std::set<std::string> whole;   // leaves judged by a look at the whole picture
-  std::set<std::string> uneven;  // of these, where a tile that is sure is believed
+  std::set<std::string> uneven;  // of these, those that tiles judge too
 
   std::vector<std::string> leaves() const;
 };
@@ -25,7 +25,8 @@ Routing routing_from(const nlohmann::ordered_json& values);
 double sigmoid(double x);
 // Throws std::runtime_error when there are not as many logits as leaves.
 Gates route(const Routing& routing, double granularity, const std::vector<double>& logits);
-// A tile's logits: of `whole` leaves the look's, if it says anything; of `uneven` ones the tile's where larger and sure, of the
-// others -inf where the look's is not likely.
+// A tile's logits: of `whole` leaves the look's of its round, if it says anything, and -inf where that is not likely or the first
+// look denied it; of `uneven` ones the larger of both, or their sum where the look's is not likely. `looks`: of every round up to
+// the tile's own; none for a picture of one tile.
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
                                   const std::vector<double>& tile);

@@ -19,6 +19,8 @@ from conformance import PLAYERS, Case  # noqa: E402
 RISING = [0.5, 0.6, 0.65, 0.68, 0.69, 0.695, 0.7, 0.7]
 SEED = {"encode": [10, 0], "refine": [20, 0]}
 NOTHING = {"encode": [0, 0], "refine": [0, 0]}
+# Cases state that any gain goes on, so that they do not change with the default.
+ANY_GAIN: Case = {"min_gain": 0.0}
 
 
 def tile(
@@ -44,7 +46,7 @@ def tile(
 
 def one(name: str, policy: Case, answers: Case | None = None, cost: Case = NOTHING, **more: Any) -> Case:
     """A case of a picture of one tile. Any gain goes on, unless the policy says otherwise."""
-    policy = {"min_gain": 0.0} | policy
+    policy = ANY_GAIN | policy
     return {"name": name, "policy": policy, "cost": cost, **more, "tiles": [answers or tile(0.4, RISING)]}
 
 
@@ -92,7 +94,7 @@ def controller() -> dict[str, list[Case]]:
         ),
         one("without roll-back a loss is a plateau", {"rollback": False}, tile(0.4, [0.6, 0.5, 0.7])),
         one("plateau", {"min_gain": 0.04}, tile(0.4, [0.5, 0.53, 0.7])),
-        one("the default's plateau", {}, tile(0.4, [0.421, 0.44, 0.7])) | {"policy": {}},
+        {"name": "the default's plateau", "policy": {}, "cost": NOTHING, "tiles": [tile(0.4, [0.421, 0.44, 0.7])]},
         one("plateau keeps a small gain", {"min_gain": 0.02}, tile(0.4, [0.41, 0.53, 0.7])),
         one("a tie is no plateau without a least gain", {"max_iterations": 3}, tile(0.4, [0.5, 0.5, 0.5])),
         one("a tie is a plateau with a least gain", {"min_gain": 0.001}, tile(0.4, [0.5, 0.5, 0.5])),
@@ -106,6 +108,8 @@ def controller() -> dict[str, list[Case]]:
             tile(0.4, [0.5, 0.49, 0.6]),
         ),
         one("a small loss in the first step is kept", {}, tile(0.4, [0.38, 0.6])),
+        one("a loss just too small to be believed", {}, tile(0.4, [0.355, 0.6])),
+        one("a loss just large enough", {}, tile(0.4, [0.345, 0.6])),
         one(
             "small losses, each from the last kept",
             {**free, "max_iterations": 5},
@@ -237,6 +241,10 @@ def routing() -> dict[str, list[Case]]:
         case("a tile may see darkness where the look does not", -9, logits(low_light=7.0), logits()),
         case("a tile that is less sure than the look does not", -9, logits(low_light=5.0), logits()),
         case("look and tile add up where neither is sure", -9, logits(low_light=0.3), logits(low_light=0.4)),
+        case("a sum that is hardly positive opens too", -9, logits(low_light=-0.2), logits(low_light=0.3)),
+        case("darkness that the look finds just likely", -9, logits(), logits(low_light=1.1)),
+        case("darkness that it does not, and the tile denies", -9, logits(), logits(low_light=0.9)),
+        case("of NaN in the tile the first look may deny", -9, logits(low_light=None), logits(), logits(low_light=5.0)),
         case("look and tile that cancel out open nothing", -9, logits(low_light=1.5), logits(low_light=-1.5)),
         case(
             "the surer of both where the look finds it likely: tile", -9, logits(low_light=3.0), logits(low_light=1.2)
@@ -254,7 +262,7 @@ def routing() -> dict[str, list[Case]]:
         ),
         case("haze that the first look found unlikely stays so", -9, logits(), logits(haze=0.0), logits(haze=5.0)),
         case("darkness may show in a later round", -9, logits(), logits(), logits(low_light=5.0)),
-        case("a sure tile sees darkness in a later round", -9, logits(low_light=5.0), logits(), logits()),
+        case("a sure tile sees darkness in a later round", -9, logits(low_light=7.0), logits(), logits()),
         case("a first look of NaN denies nothing", -9, logits(), logits(haze=None), logits(haze=5.0)),
         case("blur comes from the tile though the look is sharp", -9, logits(blur=4.0), logits()),
         {"name": "another tree, one gate", "routing": small, "granularity": -1.0, "logits": [2.0, 1.9]},
@@ -321,7 +329,7 @@ def tiles() -> dict[str, list[Case]]:
     alike = [tile(0.3, fair) for _ in range(3)]
 
     def order(name: str, policy: Case, answers: list[Case], **more: Any) -> Case:
-        policy = {"min_gain": 0.0} | policy
+        policy = ANY_GAIN | policy
         return {"name": name, "policy": policy, "cost": SEED, "areas": third, **more, "tiles": answers}
 
     looking = {"looks": True, "look_ms": 12}

@@ -85,7 +85,7 @@ public struct Routing: Equatable, Sendable {
   /// that is not positive.
   ///
   /// `looks`: of every round up to the tile's own, the last; none for a picture of one tile. What the first one found unlikely
-  /// no later one finds: restoring adds no degradation.
+  /// no later one finds, but for leaves in `uneven`: restoring adds no degradation.
   public func agreedLogits(looks: [[Double]], tile: [Double]) -> [Double] {
     guard let first = looks.first, let look = looks.last else { return tile }
     return leaves.indices.map {

@@ -13,7 +13,7 @@ typealias Gates = Map<String, Double>
  * @param softness s
  * @param top K: gates kept
  * @param whole leaves that a look at the whole picture judges
- * @param uneven of these, where a tile that is sure is believed
+ * @param uneven of these, those that tiles judge too
  */
 data class Routing(
     val tree: Map<String, List<String>>,
@@ -63,7 +63,7 @@ private const val LIKELY = 1.0
  * evidence, or −∞ where that is not positive.
  *
  * [looks] are those of every round up to the tile's own, the last; none for a picture of one tile. What the first one found
- * unlikely no later one finds: restoring adds no degradation.
+ * unlikely no later one finds, but for leaves in [Routing.uneven]: restoring adds no degradation.
  */
 fun agreedLogits(routing: Routing, looks: List<List<Double>>, tile: List<Double>): List<Double> {
     if (looks.isEmpty()) return tile

@@ -160,7 +160,7 @@ def test_the_new_degradation_is_learned_and_the_others_lose_nothing(
     restorer = Restorer.load(bundle, backend="onnxruntime", threads=1)
     restored = [restorer.restore((underwater(picture) * 255).round().astype(np.uint8)) for picture in held_out]
     kept = psnr(stack([result.picture.rgb for result in restored]), clean) - psnr(degraded, clean)
-    assert float(kept.mean()) > 4, [result.reason for result in restored]
+    assert float(kept.mean()) > 2.5, [result.reason for result in restored]
 
     # Killed before the last file was written, or run again, it writes the same.
     weights = tmp_path / "run" / "student.safetensors"

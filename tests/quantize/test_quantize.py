@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from burnish.distill.methods import methods
-from burnish.distill.student import Student
+from burnish.distill.student import SIZES, Student
 from burnish.distill.weights import Trained
 from burnish.quantize import core
 from burnish.quantize.calibration import Samples
@@ -59,6 +59,11 @@ def test_requantising_a_feature_is_the_identity(graphs: dict[str, torch.fx.Graph
                 torch.testing.assert_close(again, outputs[source], rtol=0, atol=0)
                 checked += 1
     assert checked == 4
+
+
+def test_small_has_every_part_that_stays_in_float() -> None:
+    parts = dict(Student(SIZES["small"]).named_modules())
+    assert set(QuantizeConfig().left_in_float) <= parts.keys()
 
 
 def test_heads_and_what_touches_pixels_stay_float(graphs: dict[str, torch.fx.GraphModule]) -> None:

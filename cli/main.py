@@ -194,7 +194,9 @@ def validate(
     pictures: Annotated[int | None, typer.Option(min=1, help="only the first N pictures")] = None,
     condition: Annotated[list[str] | None, typer.Option(help="only these conditions of the protocol")] = None,
     program: Annotated[list[str] | None, typer.Option(help="only these programs")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="a teacher's weights, to show the whole chain")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="a teacher's weights, or 'embedded', to show the whole chain")
+    ] = None,
     iterations: Annotated[int, typer.Option(min=1)] = 4,
     max_drop_db: Annotated[
         float | None, typer.Option(min=0, help="mean PSNR lost to the student (0.15; Core ML, TensorRT 0.2)")
@@ -214,6 +216,7 @@ def validate(
     """Measure every program against the full-precision student; exit status 1 when the gate fails."""
     from ..device_tests.gate import Gate
     from ..device_tests.validate import Plan
+    from .training import teacher_path
 
     given = {
         "max_drop_db": max_drop_db,
@@ -229,7 +232,7 @@ def validate(
         conditions=tuple(condition or ()),
         programs=tuple(program or ()),
         iterations=iterations,
-        teacher=teacher,
+        teacher=teacher_path(teacher, Path()),
         gate=Gate.model_validate({name: limit for name, limit in given.items() if limit is not None}),
         keep_slow=keep_slow,
         jobs=jobs,

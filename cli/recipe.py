@@ -72,8 +72,13 @@ class DistillSection(Frozen):
         default={}, description="of the teacher to train, as `burnish teacher info` lists them"
     )
     photos: str
-    start: str | None = Field(default=None, description="weights to continue from: a file, or 'embedded' for a student")
-    teacher: str | None = Field(default=None, description="a teacher's weights; null for ground truth alone")
+    start: str | None = Field(
+        default=None,
+        description="weights to continue from: a file (a smaller student is widened), or 'embedded' for a student",
+    )
+    teacher: str | None = Field(
+        default=None, description="a teacher's weights, or 'embedded'; null for ground truth alone"
+    )
     cache: str | None = Field(default=None, description="trajectories of `burnish teacher cache`, instead of a teacher")
     licence: str | None = Field(
         default=None, description="of the trained weights; null for that of the weights the training starts from"
@@ -97,7 +102,7 @@ class ValidateSection(Frozen):
     pictures: int | None = Field(default=None, gt=0)
     conditions: tuple[str, ...] = ()
     programs: Programs = ()
-    teacher: str | None = Field(default=None, description="a teacher's weights, to show the whole chain")
+    teacher: str | None = Field(default=None, description="a teacher's weights, or 'embedded', to show the whole chain")
     iterations: int = Field(default=4, gt=0)
     gate: Gate = Gate()
     keep_slow: bool = Field(default=False, description="let int8 pass that was measured not to be faster than float")

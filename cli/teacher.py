@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from ..runtime.bundle import EMBEDDED_TEACHER
 from ..runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ app = typer.Typer(no_args_is_help=True, help="The restorers that students learn 
 console = Console(stderr=True)
 
 Name = Annotated[str, typer.Argument(help="a teacher of `burnish teacher list`")]
-Weights = Annotated[Path | None, typer.Option(help="our .safetensors, or the authors' checkpoint")]
+Weights = Annotated[
+    Path | None, typer.Option(help="our .safetensors, or the authors' checkpoint; sipl-student comes with its own")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print as JSON")]
 Base = Annotated[
     Path | None, typer.Option(help="folder of the model a checkpoint builds on: sd-turbo, stable-diffusion-3.5-medium")
@@ -183,9 +186,11 @@ def _use(card: Card) -> str:
 
 def _load(name: str, weights: Path | None, base: Path | None, settings: list[str] | None) -> Teacher:
     from ..distill.teachers.registry import find
-    from ..distill.weights import load_teacher
+    from ..distill.weights import STUDENT_TEACHER, load_teacher
 
     find(name)
+    if weights is None and name == STUDENT_TEACHER:
+        weights = EMBEDDED_TEACHER
     if weights is None:
         raise InputError(f"{name} has no weights of its own; give them with --weights")
     teacher = load_teacher(weights, name, base)

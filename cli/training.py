@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
-from ..runtime.bundle import Provenance, Teacher, embedded, sha256
+from ..runtime.bundle import EMBEDDED_TEACHER, Provenance, Teacher, embedded, sha256
 from ..runtime.errors import InputError
 from ..runtime.files import replace
 from ..runtime.quality import PSNR_AT_ONE, PSNR_AT_ZERO
@@ -142,6 +142,11 @@ def resolved(name: str | None, recipe_path: Path) -> Path | None:
     return None if name is None else resolve(recipe_path, name)
 
 
+def teacher_path(name: str | None, recipe_path: Path) -> Path | None:
+    """A teacher's weights: those that come with the package, a file beside the recipe, or none."""
+    return EMBEDDED_TEACHER if name == EMBEDDED_WEIGHTS else resolved(name, recipe_path)
+
+
 def embedded_student(size: str = "small") -> Path:
     """The full-precision student inside the embedded bundle of a size."""
     return embedded(size) / "student.safetensors"
@@ -153,7 +158,7 @@ def _described(section: DistillSection, recipe_path: Path, photos: Path) -> dict
     from ..distill.teachers.cache import MANIFEST
 
     data = fingerprint(photos) if section.cache is None else sha256(resolve(recipe_path, section.cache) / MANIFEST)
-    used = {"start": start_path(section, recipe_path), "teacher": resolved(section.teacher, recipe_path)}
+    used = {"start": start_path(section, recipe_path), "teacher": teacher_path(section.teacher, recipe_path)}
     fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", "licence", *used})
     hashes = {name: path and sha256(path) for name, path in used.items()}
     return fixed | hashes | {"data": data, "schedule": _fixed(section.schedule)}
@@ -230,17 +235,18 @@ def _source(section: DistillSection, recipe_path: Path, photos: Path) -> Source:
 
 
 def _start(section: DistillSection, recipe_path: Path) -> Trained:
-    """The student to train: continued from weights, or fresh."""
+    """The student to train: continued from weights, of its own size or a smaller one, or fresh."""
     from ..distill.student import SIZES, Student
     from ..distill.weights import Trained, read_student
+    from ..distill.widen import widen
 
     path = start_path(section, recipe_path)
     if path is None:
         return Trained(Student(SIZES[section.size]))
     trained = read_student(path)
-    if trained.student.config.size != section.size:
-        raise InputError(f"{path} is a student of size {trained.student.config.size}; the recipe says {section.size}")
-    return trained
+    if trained.student.config.size == section.size:
+        return trained
+    return trained._replace(student=widen(trained.student, SIZES[section.size]))
 
 
 def _student_objective(
@@ -256,7 +262,7 @@ def _student_objective(
         manifest = read_manifest(resolve(recipe_path, section.cache))
         objective = DistillationObjective(student, section.weights, routing, feature_width=manifest.feature_width)
         return objective, (manifest.teacher,)
-    path = resolved(section.teacher, recipe_path)
+    path = teacher_path(section.teacher, recipe_path)
     if path is None:
         return DistillationObjective(student, section.weights, routing), ()
     teacher = load_teacher(path)

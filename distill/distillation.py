@@ -46,6 +46,13 @@ class Weights(Frozen):
     ranking: float = Field(
         default=0.1, ge=0, description="whether an iteration is judged better or worse than the last"
     )
+    privileged: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of samples whose tokens come from a better picture than there is, on the way to the truth (SIPL); "
+        "falls to 0 by the end of the training",
+    )
     teacher_share: float = Field(default=0.25, ge=0, le=1, description="share of a batch that the teacher restores too")
     teacher_rounds: int | None = Field(
         default=None, gt=0, description="the teacher's rounds; null for one an iteration"
@@ -173,6 +180,18 @@ class DistillationObjective(Objective[Student]):
         belief = torch.where(told, presence, assessment[:, 2:].sigmoid())
         return _ranks(route_batch(self.routing, granularity, belief), self.model.config.rank)
 
+    def _privileged(self, estimate: Encoded, current: Tensor, clean: Tensor) -> Encoded:
+        """Tokens of some samples read from α·truth + (1 − α)·current, α uniform in [0, 1], as SIPL trains its dictionary."""
+        count = round(len(clean) * self.weights.privileged * (1 - self.progress))
+        if not count:
+            return estimate
+        chosen = torch.randperm(len(clean), device=clean.device)[:count]
+        alpha = torch.rand(count, 1, 1, 1, device=clean.device)
+        with torch.no_grad():
+            better = self.model.encode(alpha * clean[chosen] + (1 - alpha) * current[chosen]).features[2]
+        told = self.model.encoder.tokens(better)
+        return estimate._replace(tokens=estimate.tokens.index_copy(0, chosen, told.to(estimate.tokens.dtype)))
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         student, w, clean = self.model, self.weights, batch.clean
         rounds = 1 + int(torch.multinomial(torch.tensor(w.unroll), 1))
@@ -193,6 +212,7 @@ class DistillationObjective(Objective[Student]):
             error = (current - clean).square().mean((1, 2, 3))
             left = (error / input_error.clamp_min(1e-6)).clamp(0, 1).sqrt()[:, None]
             remaining = present * left
+            estimate = self._privileged(estimate, current, clean)
             parts["routing"] = parts["routing"] + self._routing_loss(assessment, remaining)
             restored, predicted = student.refine(current, original, estimate, self._gates(assessment, remaining))
             restored, predicted = restored.float(), predicted.float()

@@ -47,6 +47,7 @@ SIZES: dict[str, StudentConfig] = {
         size="nano", widths=(16, 32, 64), encoder_blocks=(1, 1, 1), refiner_blocks=(1, 2, 2), tokens=36, token_width=32
     ),
     "small": StudentConfig(size="small", widths=(32, 64, 96), encoder_blocks=(1, 1, 2), refiner_blocks=(2, 2, 2)),
+    "base": StudentConfig(size="base", widths=(64, 128, 192), encoder_blocks=(1, 1, 2), refiner_blocks=(3, 3, 3)),
 }
 
 

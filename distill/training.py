@@ -37,6 +37,7 @@ class Objective(nn.Module, Generic[Model]):
     """What is trained and how it is judged."""
 
     model: Model
+    progress: float = 0.0  # share of the training that is over, as the loop says before every step
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Named scalar losses of a batch; `loss` is the one to minimise."""
@@ -141,6 +142,7 @@ def train(objective: Objective[Any], schedule: Schedule, source: Source, out: Pa
             break
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * _warm_cosine(step, schedule.warmup, done)
+        objective.progress = done
         torch.manual_seed(schedule.seed * 1_000_003 + step)  # a resumed run draws what it would have drawn
         # Not Fabric's own mixed precision: that rounds the pictures themselves to bfloat16's eight digits.
         with torch.autocast(fabric.device.type, torch.bfloat16, enabled=supports_bf16()):

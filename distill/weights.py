@@ -21,6 +21,10 @@ from ..runtime.routing import Routing
 from .student import Student, StudentConfig
 from .teachers.protocol import Size, Teacher
 from .teachers.registry import TEACHERS, create, find
+from .teachers.student import StudentTeacher
+
+# The teacher that a student's file makes.
+STUDENT_TEACHER = "sipl-student"
 
 
 class Trained(NamedTuple):
@@ -95,7 +99,7 @@ def read_student(path: Path) -> Trained:
 
 
 def load_teacher(path: Path, name: str | None = None, base: Path | None = None) -> Teacher:
-    """A trained teacher: our own file, or the authors' checkpoint of the teacher `name` on its pretrained `base`.
+    """A trained teacher: our own file, a student's, or the authors' checkpoint of the teacher `name` on its pretrained `base`.
 
     Raises InputError for weights of another model.
     """
@@ -113,6 +117,8 @@ def load_teacher(path: Path, name: str | None = None, base: Path | None = None) 
         return teacher.eval()
     metadata, tensors = read_tensors(path)
     kind = metadata.get("kind", "an unknown model")
+    if kind == "student" and name in (None, STUDENT_TEACHER):
+        return _student_teacher(read_student(path))
     if kind not in TEACHERS or name not in (None, kind):
         raise InputError(f"{path} holds {kind}; expected the teacher {name or 'of one of ' + ', '.join(TEACHERS)}")
     teacher = create(kind, "tiny" if metadata.get("size") == "tiny" else "published")
@@ -121,6 +127,15 @@ def load_teacher(path: Path, name: str | None = None, base: Path | None = None) 
     except (ValueError, TypeError):
         raise InputError(f"{path}: its settings are damaged; expected burnish weights") from None
     _fill(teacher, tensors, path)
+    return teacher.eval()
+
+
+def _student_teacher(trained: Trained) -> StudentTeacher:
+    """A student as a teacher; what it was taught by and its licence bind what it teaches."""
+    teacher, provenance = StudentTeacher(trained.student, trained.routing), trained.provenance
+    allowed = all(origin.commercial_use for origin in provenance.teachers)
+    terms = {"licence": provenance.licence or "not stated", "commercial_use": allowed}
+    teacher.name, teacher.card = STUDENT_TEACHER, find(STUDENT_TEACHER).card.model_copy(update=terms)
     return teacher.eval()
 
 

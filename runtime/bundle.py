@@ -32,6 +32,8 @@ def embedded(size: str) -> Path:
 
 
 EMBEDDED = embedded("small")
+# The teacher that comes with the package: weights of `sipl-student`, which only distillation and validation read.
+EMBEDDED_TEACHER = _SHIPPED / "teacher.safetensors"
 
 
 class _Entry(BaseModel):

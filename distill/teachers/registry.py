@@ -86,6 +86,15 @@ TEACHERS: dict[str, Entry] = {
         "reduced",
         commercial_use=True,
     ),
+    "sipl-student": Entry(
+        "student",
+        Card(
+            title="SIPL on a student of size base",
+            paper="Self-Improved Privilege Learning for All-in-One Image Restoration, 2025, on our own network",
+            licence="our code and weights: Apache-2.0, CC BY-SA 4.0",
+            commercial_use=True,
+        ),
+    ),
     "uir-lora": Entry(
         "uir_lora",
         Card(

@@ -10,7 +10,7 @@ from burnish.distill.methods import example_inputs, methods, multiply_adds
 from burnish.distill.student import SIZES, Student
 from burnish.quantize.graphs import export_graphs
 
-CEILING = {"nano": 1e9, "small": 4e9}
+CEILING = {"nano": 1e9, "small": 4e9, "base": 15e9}
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -25,8 +25,8 @@ from .quality import mse_to_quality, quality_to_mse
 UNSEEN = 0.25
 # A predicted loss is believed from here on, 2 dB: less is within the heads' scatter (docs/decisions.md).
 TOLERANCE = 0.05
-# A predicted gain is worth another iteration from here on, 0.8 dB: the heads promise more than comes.
-LEAST_GAIN = 0.02
+# A predicted gain is worth another iteration from here on, 1.6 dB: the heads promise more than comes.
+LEAST_GAIN = 0.04
 
 
 class Stop(str, Enum):

@@ -16,7 +16,7 @@ struct Policy {
   std::optional<double> min_quality;
   int max_iterations = 4;
   int min_iterations = 0;
-  double min_gain = 0.02;
+  double min_gain = 0.04;
   bool rollback = true;
 };
 

@@ -9,7 +9,7 @@ public struct Policy: Equatable, Sendable {
   /// Of every tile, whatever the budget and the quality say.
   public var minIterations = 0
   /// A smaller gain in predicted quality counts as a plateau.
-  public var minGain = 0.02
+  public var minGain = 0.04
   /// Stop at a predicted loss and keep the picture before it.
   public var rollback = true
 

@@ -27,7 +27,7 @@ data class Policy(
     val minQuality: Double? = null,
     val maxIterations: Int = 4,
     val minIterations: Int = 0,
-    val minGain: Double = 0.02,
+    val minGain: Double = 0.04,
     val rollback: Boolean = true,
 ) {
     init {

@@ -28,6 +28,8 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MILDEST = 0.08
 # Of varied samples: the share made small, how small at most; of those that are dark or hazy, the share made so afterwards.
 SHRUNK, SMALLEST, AFTERWARDS = 0.6, 5.0, 0.5
+# Of JPEG samples: the share that was cropped afterwards, so that blocks, of colour 16 pixels wide, begin anywhere.
+CROPPED, BLOCK = 0.5, 16
 # Leaves that are still there in a picture made small; noise and blur are gone, and not to be told any more.
 STAYING = Routing().whole
 KEPT_BYTES = 2**30
@@ -200,6 +202,16 @@ class DegradedPatches(Dataset[Batch]):
         scale = self.patch / min(height, width)
         return np.asarray(Image.fromarray(pixels).resize((round(width * scale) + 1, round(height * scale) + 1)))
 
+    @staticmethod
+    def _degrade(
+        clean: NDArray[np.float32], mixture: dict[str, float], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        seed = int(rng.integers(2**31))
+        if "jpeg" not in mixture or rng.random() >= CROPPED:
+            return degrade(clean, mixture, seed)
+        top, left = rng.integers(BLOCK, size=2)
+        return degrade(np.pad(clean, ((top, 0), (left, 0), (0, 0)), "reflect"), mixture, seed)[top:, left:]
+
     def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng([self.seed, self.start + index])
         pixels = self._photo(self.photos[rng.integers(len(self.photos))])
@@ -221,7 +233,7 @@ class DegradedPatches(Dataset[Batch]):
             clean = shrink(clean, self.patch)
         if varied:
             clean = vary(clean, rng)
-        degraded = degrade(clean, mixture, int(rng.integers(2**31)))
+        degraded = self._degrade(clean, mixture, rng)
         if afterwards:
             clean, degraded = shrink(clean, self.patch), shrink(degraded, self.patch)
         severities = np.zeros(len(LEAVES), np.float32)

@@ -169,7 +169,7 @@ class Manifest(_Entry):
 
     format: int
     student: StudentInfo
-    tile: int = Field(gt=0, multiple_of=8, le=4096)
+    tile: int = Field(ge=64, multiple_of=16, le=4096)
     routing: Routing
     weights: File
     programs: tuple[Program, ...]

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 OVERLAP = 32
+# Tiles start on the grid of JPEG's blocks, 8 pixels wide, of colour mostly 16: blocks that lie elsewhere in a tile than in the
+# pictures a student learned from are left, and hide what else is wrong with the picture (docs/decisions.md).
+GRID = 16
 
 Pixels = NDArray[Any]  # uint8 or uint16, H×W×3
 Array = NDArray[np.float32]
@@ -77,15 +80,19 @@ class TilePlan:
 
 
 def plan_tiles(height: int, width: int, tile: int, overlap: int = OVERLAP) -> TilePlan:
-    """The fewest tiles that cover the picture with at least `overlap` pixels shared, spread evenly."""
+    """The fewest tiles on the grid that cover the picture with at least `overlap` pixels shared, spread evenly.
+
+    `tile`: a multiple of GRID. The last ones may reach over the picture's edge by less than GRID, and are mirrored there.
+    """
     return TilePlan(height, width, tile, _starts(height, tile, overlap), _starts(width, tile, overlap))
 
 
 def _starts(length: int, tile: int, overlap: int) -> tuple[int, ...]:
     if length <= tile:
         return (0,)
-    count = -(-(length - overlap) // (tile - overlap))
-    return tuple((length - tile) * i // (count - 1) for i in range(count))
+    cells, wide, shared = -(-length // GRID), tile // GRID, -(-overlap // GRID)
+    count = -(-(cells - shared) // (wide - shared))
+    return tuple((cells - wide) * i // (count - 1) * GRID for i in range(count))
 
 
 def _ramps(starts: tuple[int, ...], tile: int, length: int) -> list[Array]:
@@ -93,7 +100,7 @@ def _ramps(starts: tuple[int, ...], tile: int, length: int) -> list[Array]:
     raw: list[NDArray[np.float64]] = []
     total = np.zeros(length)
     for position, start in enumerate(starts):
-        weights = np.ones(min(tile, length))
+        weights = np.ones(min(tile, length - start))
         if position > 0:
             shared = starts[position - 1] + tile - start
             weights[:shared] = _rise(shared)

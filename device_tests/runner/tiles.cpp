@@ -6,15 +6,16 @@
 namespace {
 
 constexpr double kPi = 3.14159265358979323846;
+// Tiles start on the grid of JPEG's blocks.
+constexpr int kGrid = 16;
 
 std::vector<int> starts(int length, int tile, int overlap) {
   if (length <= tile) return {0};
-  const int step = tile - overlap;
-  const int count = (length - overlap + step - 1) / step;
+  const int cells = (length + kGrid - 1) / kGrid, wide = tile / kGrid, shared = (overlap + kGrid - 1) / kGrid;
+  const int step = wide - shared;
+  const int count = (cells - shared + step - 1) / step;
   std::vector<int> result;
-  for (int i = 0; i < count; ++i) {
-    result.push_back(static_cast<int>(static_cast<long long>(length - tile) * i / (count - 1)));
-  }
+  for (int i = 0; i < count; ++i) result.push_back((cells - wide) * i / (count - 1) * kGrid);
   return result;
 }
 
@@ -25,7 +26,7 @@ std::vector<std::vector<float>> ramps(const std::vector<int>& all, int tile, int
   std::vector<std::vector<double>> raw;
   std::vector<double> total(length, 0.0);
   for (std::size_t position = 0; position < all.size(); ++position) {
-    std::vector<double> weights(std::min(tile, length), 1.0);
+    std::vector<double> weights(std::min(tile, length - all[position]), 1.0);
     if (position > 0) {
       const int shared = all[position - 1] + tile - all[position];
       for (int i = 0; i < shared; ++i) weights[i] = rise(i, shared);

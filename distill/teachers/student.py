@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -45,18 +46,24 @@ class StudentTeacher(Teacher):
         return cast(Settings, self.settings).routing
 
     def rounds(self, image: Tensor, count: int) -> Trajectory:
+        """Pictures are means of what becomes of the picture and of its mirror image (self-ensemble; Lim et al., "Enhanced Deep
+        Residual Networks", CVPR workshops 2017); all else is said of the picture itself.
+        """
         from ..distillation import iterate  # which knows teachers
 
-        side = math.isqrt(self.student.config.tokens)
-        return [
-            Round(
-                step.restored.float().clamp(0, 1),
-                quality=step.quality[:, 0].float(),
-                degradation=step.estimate.assessment[:, 2:].float().sigmoid(),
-                features=step.estimate.tokens.transpose(1, 2).unflatten(2, (side, side)),
+        side, own = math.isqrt(self.student.config.tokens), slice(len(image))
+        trajectory: Trajectory = []
+        for step in iterate(self.student, self.routing, torch.cat([image, image.flip(3)]), count):
+            straight, mirrored = step.restored.float().clamp(0, 1).chunk(2)
+            trajectory.append(
+                Round(
+                    (straight + mirrored.flip(3)) / 2,
+                    quality=step.quality[own, 0].float(),
+                    degradation=step.estimate.assessment[own, 2:].float().sigmoid(),
+                    features=step.estimate.tokens[own].transpose(1, 2).unflatten(2, (side, side)),
+                )
             )
-            for step in iterate(self.student, self.routing, image, count)
-        ]
+        return trajectory
 
     def passes(self, image: Tensor) -> dict[str, Callable[[], Any]]:
         encoded = self.student.encode(image)

@@ -309,14 +309,15 @@ def tiles() -> dict[str, list[Case]]:
         plan("a strip, standing", 12000, 20, [[49, 0, 271, 19]]),
         plan("500 square is four tiles", 500, 500, [[0, 0, 0, 0], [0, 0, 250, 250], [0, 1, 3, 3], [1, 1, 21, 21]]),
         plan("512 square is four tiles", 512, 512, [[0, 0, 255, 0], [1, 0, 15, 0]]),
-        plan("513 needs nine", 513, 513, [[1, 1, 40, 40], [1, 1, 135, 135], [2, 2, 271, 271]]),
+        plan("513 needs nine", 513, 513, [[1, 1, 40, 40], [1, 1, 135, 135], [2, 2, 256, 256]]),
         plan("kodak", 512, 768, [[0, 1, 100, 12], [1, 3, 271, 271]]),
         plan("full HD", 1080, 1920, [[2, 3, 5, 9]]),
         plan("a phone's 12 megapixels", 3024, 4032, [[6, 8, 0, 100]]),
         plan("small tiles, overlaps that meet", 100, 65, [[0, 1, 33, 1], [1, 0, 32, 63]], side=64, overlap=32),
         plan("no overlap", 128, 192, [[0, 0, 63, 63], [1, 2, 0, 0]], side=64, overlap=0),
         plan("prime sides", 997, 1009, [[1, 2, 11, 13]]),
-        plan("tile of eight", 17, 9, [[0, 0, 7, 7], [2, 1, 0, 0]], side=8, overlap=2),
+        plan("tile of sixteen, the last ones nearly empty", 33, 17, [[0, 0, 7, 7], [2, 1, 0, 0]], side=16, overlap=0),
+        plan("edges off the grid", 333, 550, [[1, 2, 0, 0], [1, 2, 268, 261]]),
     ]
     third = [1 / 3] * 3
     good, fair, bad = ([0.7, 0.71, 0.712, 0.713], [0.5, 0.52, 0.53, 0.535], [0.3, 0.4, 0.45, 0.47])

@@ -72,6 +72,20 @@ def test_varied_photographs_are_made_small_before_or_after_they_are_degraded(mon
     assert left[1] < 0.8 * left[0]  # averaging takes noise away
 
 
+def test_jpeg_blocks_begin_anywhere_in_some_samples() -> None:
+    """As in files that were cropped and saved again; in the others at the patch's corner."""
+    mixture = Mixture(members=(0.0, 1.0), leaves={"jpeg": 1})
+    samples = DegradedPatches(list_pictures(PHOTOS / "train"), mixture, 128, 40, seed=2)
+    begins: list[int] = []
+    for sample in map(samples.__getitem__, range(40)):
+        assert sample.degraded.shape == sample.clean.shape == (3, 128, 128)
+        error = (sample.degraded - sample.clean).mean(0)
+        steps = error.diff(dim=1).abs().mean(0)[:120].reshape(15, 8).sum(0)
+        begins.append((int(steps.argmax()) + 1) % 8)
+    assert 0.3 < begins.count(0) / len(begins) < 0.8, begins
+    assert len(set(begins)) > 4, begins
+
+
 def test_averaging_down_keeps_the_mean() -> None:
     picture = np.random.default_rng(0).random((96, 96, 3), np.float32)
     small = data.shrink(picture, 40)

@@ -119,8 +119,8 @@ public struct Manifest: Equatable, Sendable {
     programs = try json.array("programs", "bundle.json").enumerated().map { try Program($1, "programs.\($0)") }
     profiles = try (json["profiles"]?.asArray ?? []).enumerated().map { try Profile($1, "profiles.\($0)") }
     licence = try json.string("licence", "bundle.json")
-    guard (1...4096).contains(tile), tile % 8 == 0 else {
-      throw RestoreError.bundle("bundle.json: tile is \(tile); expected a multiple of 8 up to 4096")
+    guard (64...4096).contains(tile), tile % 16 == 0 else {
+      throw RestoreError.bundle("bundle.json: tile is \(tile); expected a multiple of 16 from 64 to 4096")
     }
     guard (1...1024).contains(rank) else { throw RestoreError.bundle("bundle.json: rank is \(rank)") }
   }

@@ -3,6 +3,8 @@ import Foundation
 /// Where overlapping tiles of a program's fixed size lie on a picture; a smaller picture is mirrored up to one tile.
 public struct TilePlan: Equatable, Sendable {
   public static let overlap = 32
+  /// Tiles start on the grid of JPEG's blocks.
+  static let grid = 16
 
   public let height: Int
   public let width: Int
@@ -13,7 +15,8 @@ public struct TilePlan: Equatable, Sendable {
   public let down: [[Float]]
   public let across: [[Float]]
 
-  /// The fewest tiles that cover the picture with at least `overlap` pixels shared, spread evenly.
+  /// The fewest tiles on the grid that cover the picture with at least `overlap` pixels shared, spread evenly; the last may
+  /// reach over its edge.
   public init(height: Int, width: Int, tile: Int, overlap: Int = TilePlan.overlap) {
     self.height = height
     self.width = width
@@ -83,16 +86,16 @@ public struct TilePlan: Equatable, Sendable {
 
   private static func starts(_ length: Int, _ tile: Int, _ overlap: Int) -> [Int] {
     if length <= tile { return [0] }
-    let step = tile - overlap
-    let count = (length - overlap + step - 1) / step
-    return (0..<count).map { (length - tile) * $0 / (count - 1) }
+    let (cells, wide, shared) = ((length + grid - 1) / grid, tile / grid, (overlap + grid - 1) / grid)
+    let count = (cells - shared + wide - shared - 1) / (wide - shared)
+    return (0..<count).map { (cells - wide) * $0 / (count - 1) * grid }
   }
 
   /// Raised cosines over what a tile shares with each neighbour, divided by their sum, where more than two meet.
   private static func ramps(_ starts: [Int], _ tile: Int, _ length: Int) -> [[Float]] {
     var total = [Double](repeating: 0, count: length)
     let raw = starts.enumerated().map { position, start in
-      var weights = [Double](repeating: 1, count: min(tile, length))
+      var weights = [Double](repeating: 1, count: min(tile, length - start))
       if position > 0 {
         let shared = starts[position - 1] + tile - start
         for i in 0..<shared { weights[i] = rise(i, shared) }

@@ -49,7 +49,9 @@ data class Manifest(
             return Manifest(
                 student = student.text("size"),
                 rank = student.count("rank", 1024),
-                tile = top.count("tile", 4096).also { if (it % 8 != 0) top.fail("tile", "expected a multiple of 8") },
+                tile = top.count("tile", 4096).also {
+                    if (it < 64 || it % 16 != 0) top.fail("tile", "expected a multiple of 16 from 64")
+                },
                 routing = routing(top.fields("routing")),
                 programs = top.allFields("programs").map(::program),
                 profiles = if ("profiles" in top) top.allFields("profiles").map(::profile) else emptyList(),

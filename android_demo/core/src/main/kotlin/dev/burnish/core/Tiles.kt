@@ -9,6 +9,9 @@ import kotlin.math.round
 /** Pixels that neighbouring tiles share at least. */
 const val OVERLAP: Int = 32
 
+/** Tiles start on the grid of JPEG's blocks. */
+private const val GRID = 16
+
 /** Where tiles of side [tile] lie on a picture of [height] × [width]; smaller pictures are mirrored up to one tile. */
 class TilePlan(val height: Int, val width: Int, val tile: Int, val rows: List<Int>, val columns: List<Int>) {
     val size: Int get() = rows.size * columns.size
@@ -41,22 +44,24 @@ class TilePlan(val height: Int, val width: Int, val tile: Int, val rows: List<In
     }
 }
 
-/** The fewest tiles that cover the picture with at least [overlap] pixels shared, spread evenly. */
+/** The fewest tiles on the grid that cover the picture with at least [overlap] pixels shared, spread evenly; the last may reach over its edge. */
 fun planTiles(height: Int, width: Int, tile: Int, overlap: Int = OVERLAP): TilePlan =
     TilePlan(height, width, tile, starts(height, tile, overlap), starts(width, tile, overlap))
 
 private fun starts(length: Int, tile: Int, overlap: Int): List<Int> {
     if (length <= tile) return listOf(0)
-    val step = tile - overlap
-    val count = (length - overlap + step - 1) / step
-    return List(count) { ((length - tile).toLong() * it / (count - 1)).toInt() }
+    val cells = (length + GRID - 1) / GRID
+    val wide = tile / GRID
+    val shared = (overlap + GRID - 1) / GRID
+    val count = (cells - shared + wide - shared - 1) / (wide - shared)
+    return List(count) { (cells - wide) * it / (count - 1) * GRID }
 }
 
 // Raised cosines over what a tile shares with each neighbour, divided by their sum, where more than two meet.
 private fun ramps(starts: List<Int>, tile: Int, length: Int): List<FloatArray> {
     val total = DoubleArray(length)
     val raw = starts.mapIndexed { position, start ->
-        val weights = DoubleArray(min(tile, length)) { 1.0 }
+        val weights = DoubleArray(min(tile, length - start)) { 1.0 }
         if (position > 0) {
             val shared = starts[position - 1] + tile - start
             for (i in 0 until shared) weights[i] = rise(i, shared)

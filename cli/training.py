@@ -148,8 +148,8 @@ def teacher_path(name: str | None, recipe_path: Path) -> Path | None:
 
 
 def embedded_student(size: str = "small") -> Path:
-    """The full-precision student inside the embedded bundle of a size."""
-    return embedded(size) / "student.safetensors"
+    """The full-precision student of a size that comes with the package: in a bundle, or the teacher, which is `base`."""
+    return EMBEDDED_TEACHER if size == "base" else embedded(size) / "student.safetensors"
 
 
 def _described(section: DistillSection, recipe_path: Path, photos: Path) -> dict[str, Any]:

@@ -35,15 +35,15 @@ class Trained(NamedTuple):
     provenance: Provenance = Provenance()
 
 
-def save_student(trained: Trained, path: Path) -> None:
-    """Write a student's weights and what is needed to build, route and attribute it again."""
+def save_student(trained: Trained, path: Path, halved: bool = False) -> None:
+    """Write a student's weights, as 16-bit floats where `halved`, and what is needed to build, route and attribute it again."""
     metadata = {
         "kind": "student",
         "config": trained.student.config.model_dump_json(),
         "routing": trained.routing.model_dump_json(),
         "provenance": trained.provenance.model_dump_json(),
     }
-    _save(trained.student, metadata, path)
+    _save(trained.student, metadata, path, halved)
 
 
 def save_teacher(teacher: Teacher, size: Size, path: Path) -> None:

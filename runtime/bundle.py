@@ -32,7 +32,7 @@ def embedded(size: str) -> Path:
 
 
 EMBEDDED = embedded("small")
-# The teacher that comes with the package: weights of `sipl-student`, which only distillation and validation read.
+# The teacher that comes with the package: a student of size `base`, which only distillation and validation read.
 EMBEDDED_TEACHER = _SHIPPED / "teacher.safetensors"
 
 

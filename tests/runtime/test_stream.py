@@ -147,7 +147,7 @@ def test_one_broken_tile_leaves_the_others_restored(faulty: tuple[Restorer, Faul
     restorer, session = faulty
     session.spoil = lambda x: x * np.nan if session.refines == 1 else x
     result = restorer.restore(pixels, max_iterations=1, **FREE)
-    np.testing.assert_array_equal(result.pixels[:20, :20], pixels[:20, :20])
+    np.testing.assert_array_equal(result.pixels[:16, :16], pixels[:16, :16])  # the next tile begins there
     assert np.mean(result.pixels[100:, 100:] != pixels[100:, 100:]) > 0.5
 
 

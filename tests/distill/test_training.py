@@ -183,7 +183,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     student = Student(SIZES["nano"])
     save_student(Trained(student), tmp_path / "s.safetensors")
     with pytest.raises(InputError, match="holds student"):
-        load_teacher(tmp_path / "s.safetensors")
+        load_teacher(tmp_path / "s.safetensors", "promptir")
     student.config = SIZES["small"]
     save_student(Trained(student), tmp_path / "wrong.safetensors")
     with pytest.raises(InputError, match=r"does not fit Student: .*first "):

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from ..runtime.errors import InputError
 from ..runtime.pictures import read
 from ..runtime.routing import Routing
+from ..runtime.tiles import GRID
 from ..runtime.tree import LEAVES
 from .degradations import KINDS, degrade
 from .recipe import Frozen
@@ -28,8 +29,8 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MILDEST = 0.08
 # Of varied samples: the share made small, how small at most; of those that are dark or hazy, the share made so afterwards.
 SHRUNK, SMALLEST, AFTERWARDS = 0.6, 5.0, 0.5
-# Of JPEG samples: the share that was cropped afterwards, so that blocks, of colour 16 pixels wide, begin anywhere.
-CROPPED, BLOCK = 0.5, 16
+# Of JPEG samples: the share that was cropped afterwards, so that blocks begin anywhere.
+CROPPED = 0.5
 # Leaves that are still there in a picture made small; noise and blur are gone, and not to be told any more.
 STAYING = Routing().whole
 KEPT_BYTES = 2**30
@@ -209,7 +210,7 @@ class DegradedPatches(Dataset[Batch]):
         seed = int(rng.integers(2**31))
         if "jpeg" not in mixture or rng.random() >= CROPPED:
             return degrade(clean, mixture, seed)
-        top, left = rng.integers(BLOCK, size=2)
+        top, left = rng.integers(GRID, size=2)
         return degrade(np.pad(clean, ((top, 0), (left, 0), (0, 0)), "reflect"), mixture, seed)[top:, left:]
 
     def __getitem__(self, index: int) -> Batch:

@@ -44,7 +44,10 @@ class TilePlan(val height: Int, val width: Int, val tile: Int, val rows: List<In
     }
 }
 
-/** The fewest tiles on the grid that cover the picture with at least [overlap] pixels shared, spread evenly; the last may reach over its edge. */
+/**
+ * The fewest tiles on the grid that cover the picture with at least [overlap] pixels shared, spread evenly; the last may reach
+ * over its edge.
+ */
 fun planTiles(height: Int, width: Int, tile: Int, overlap: Int = OVERLAP): TilePlan =
     TilePlan(height, width, tile, starts(height, tile, overlap), starts(width, tile, overlap))
 

@@ -31,6 +31,8 @@ def replay(trajectory: Trajectory, policy: Policy) -> tuple[Outcome, ...]:
         assessed, predicted = trajectory.qualities[index]
         if action.kind is Kind.REFINE:
             controller.refined(index, predicted[iteration], 0.0)
+        elif action.kind is Kind.MIRROR:
+            controller.mirrored(index, 0.0)
         else:
             controller.encoded(index, assessed[iteration], 0.0, 0.0)
     assert controller.reason is not None

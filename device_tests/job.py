@@ -104,7 +104,7 @@ class MemoryUse(Record):
 
 
 class Event(Record):
-    """One call of the program: look, encode, recall or refine; `iteration` of the tile, 0 before its first refine."""
+    """One call of the program: look, encode, mirror, recall or refine; `iteration` of the tile, 0 before its first refine."""
 
     ran: str
     tile: int

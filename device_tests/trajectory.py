@@ -10,11 +10,13 @@ import torch
 
 from ..distill.teachers.protocol import Teacher
 from ..runtime.backends import Encoded, Session
+from ..runtime.controller import MIRRORED
 from ..runtime.errors import BackendError
 from ..runtime.restoration import Event
 from ..runtime.restorer import Restorer
 from ..runtime.routing import Gates, Routing, gate_tensor, route
-from ..runtime.tiles import TilePlan, from_program, plan_tiles, to_program
+from ..runtime.run import mean_of
+from ..runtime.tiles import TilePlan, from_program, mirror, plan_tiles, to_program
 from .job import Event as JobEvent
 from .metrics import from_pixels, to_pixels
 from .protocol import Array
@@ -23,7 +25,8 @@ from .protocol import Array
 class Qualities(NamedTuple):
     """What a program said of one tile."""
 
-    assessed: tuple[float, ...]  # by encode, of what every iteration began with
+    # By encode, of what every iteration began with; of what the mirror image's is added to, by the refine before.
+    assessed: tuple[float, ...]
     predicted: tuple[float, ...]  # by refine, of every iteration's result
 
 
@@ -56,6 +59,8 @@ def said(trace: Iterable[Event | JobEvent], tiles: int, iterations: int) -> tupl
             continue
         if event.ran == "refine":
             predicted[event.tile][event.iteration - 1] = event.quality
+            if event.iteration == MIRRORED < iterations:
+                assessed[event.tile][MIRRORED] = event.quality
         else:
             assessed[event.tile][event.iteration] = event.quality
     return tuple(Qualities(tuple(a), tuple(p)) for a, p in zip(assessed, predicted, strict=True))
@@ -69,14 +74,19 @@ def run_session(session: Session, routing: Routing, rank: int, picture: Array, i
     assessed: list[float] = []
     predicted: list[float] = []
     gates: list[Gates] = []
+    degraded = to_program(pixels, plan.tile)
     original: Encoded | None = None
-    for _ in range(iterations):
-        current = to_program(pixels, plan.tile)
-        estimate = session.encode(current)
+    for iteration in range(iterations):
+        mirrored, current = iteration == MIRRORED, to_program(pixels, plan.tile)
+        source = mirror(degraded) if mirrored else current
+        estimate = session.encode(source)
         original = original or estimate
-        assessed.append(estimate.quality)
+        assessed.append(predicted[-1] if mirrored else estimate.quality)
         gates.append(route(routing, estimate.granularity, estimate.logits))
-        restored, quality = session.refine(current, original, estimate, gate_tensor(routing, gates[-1], rank))
+        opened = gate_tensor(routing, gates[-1], rank)
+        restored, quality = session.refine(source, estimate if mirrored else original, estimate, opened)
+        if mirrored:
+            restored, quality = mean_of(current, predicted[-1], mirror(restored), quality)
         pixels = from_program(restored, pixels)
         pictures.append(from_pixels(pixels))
         predicted.append(quality)

@@ -2,8 +2,10 @@
 
 No clock, no model, no I/O: it is told what a step cost, what the assessment was and how much time has passed. A picture
 of one tile goes through restore, assess, repeat. Of many tiles each gets its first iteration; then time goes to the tile
-with the largest expected gain. Milliseconds and qualities are plain floats, so that three languages agree:
-tests/conformance/controller.json and tiles.json hold the cases, docs/conformance.md the rules.
+with the largest expected gain. The second iteration restores the mirror image of the picture as it came and takes the mean with
+the first (self-ensemble; Lim et al., "Enhanced Deep Residual Networks", CVPR workshops 2017); later ones go on from there.
+Milliseconds and qualities are plain floats, so that languages agree: tests/conformance/controller.json and tiles.json hold the
+cases, docs/conformance.md the rules.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ UNSEEN = 0.25
 TOLERANCE = 0.05
 # A predicted gain is worth another iteration from here on, 1.6 dB: the heads promise more than comes.
 LEAST_GAIN = 0.04
+# Iterations of a tile after which its mirror image is restored.
+MIRRORED = 1
 
 
 class Stop(str, Enum):
@@ -59,9 +63,15 @@ class Kind(str, Enum):
 
     LOOK = "look"  # encode the whole picture as it is now, made small
     ENCODE = "encode"  # encode a tile's current picture
+    MIRROR = "mirror"  # encode the mirror image of a tile's original
     RECALL = "recall"  # encode a tile's original again: its features were given up for room
     REFINE = "refine"
     STOP = "stop"
+
+
+def looks_before(iteration: int) -> int:
+    """Looks at the whole picture that a tile with so many iterations goes by; its mirror image goes by the first one's."""
+    return max(1, iteration)
 
 
 # Whether a tile had its first iterations, its expected gain below zero, its iterations, its index.
@@ -78,7 +88,7 @@ class Action(NamedTuple):
 @dataclass
 class TileState:
     """What is known of one tile. `area`: its share of the picture; `gain`: the expected drop of the picture's error;
-    `quality`: of the kept picture as refine predicted it; `assessed`: of the same picture as encode saw it.
+    `quality`: of the kept picture as refine predicted it; `assessed`: of the same picture as encode saw it, if it did.
     """
 
     area: float
@@ -163,6 +173,13 @@ class Controller:
                     self._finish(index, Stop.QUALITY)
         self._make_room(index)
 
+    def mirrored(self, index: int, ms: float) -> None:
+        """The mirror image of a tile's original was encoded, which says nothing of the kept picture."""
+        self.cost = self.cost.encoded(ms)
+        tile = self.tiles[index]
+        tile.estimate, tile.assessed = True, tile.quality or 0.0
+        self._make_room(index)
+
     def recalled(self, index: int, ms: float) -> None:
         """A tile's original was encoded again."""
         self.cost = self.cost.encoded(ms)
@@ -199,6 +216,7 @@ class Controller:
         """Whether the picture shall show what a refine gave, by its predicted quality; no when that is NaN.
 
         It is compared with what encode, not the refine before, said of the kept picture: the two heads saw the same picture.
+        The mean with the mirror image's is compared with the refine before, whose error is half of the prediction.
         """
         kept = not self.policy.rollback or quality - self.tiles[index].assessed >= -TOLERANCE
         return kept and not math.isnan(quality)
@@ -226,7 +244,7 @@ class Controller:
     def predicted_ms(self, index: int) -> float:
         """Upper estimate of what is still needed to end a tile's next iteration."""
         tile = self.tiles[index]
-        encodes = self._look_is_due(tile) + (not tile.estimate) + (not tile.original and tile.iteration > 0)
+        encodes = self._look_is_due(tile) + (not tile.estimate) + (not tile.original and tile.iteration > MIRRORED)
         encode, refine = (estimate.predict(self.caution) for estimate in (self.cost.encode, self.cost.refine))
         return encodes * encode + refine
 
@@ -265,11 +283,13 @@ class Controller:
         if self._look_is_due(tile):
             return Action(Kind.LOOK)
         if not tile.estimate:
-            return Action(Kind.ENCODE, index)
-        return Action(Kind.REFINE if tile.original else Kind.RECALL, index)
+            return Action(Kind.MIRROR if tile.iteration == MIRRORED else Kind.ENCODE, index)
+        if not tile.original and tile.iteration > MIRRORED:
+            return Action(Kind.RECALL, index)
+        return Action(Kind.REFINE, index)
 
     def _look_is_due(self, tile: TileState) -> bool:
-        return self.looks and self.rounds_looked_at <= tile.iteration
+        return self.looks and self.rounds_looked_at < looks_before(tile.iteration)
 
     def _good_enough(self) -> bool:
         """Whether the whole picture has the wanted quality, and every tile its least iterations."""

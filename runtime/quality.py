@@ -21,6 +21,16 @@ def quality_to_mse(quality: float) -> float:
     return 10.0 ** (-quality_to_psnr(quality) / 10.0)
 
 
+def quality_of_mean(one: float, other: float, difference: float) -> float:
+    """Predicted quality of the mean of two restorations, from theirs and their mean squared difference.
+
+    ‖(a + b) / 2‖² = (‖a‖² + ‖b‖²) / 2 − ‖a − b‖² / 4 for the errors a and b, which are taken to differ by no more than
+    independent ones would: ‖a − b‖² ≤ ‖a‖² + ‖b‖².
+    """
+    both = quality_to_mse(one) + quality_to_mse(other)
+    return mse_to_quality(both / 2 - min(difference, both) / 4)
+
+
 def mse_to_quality(mse: float) -> float:
     """The quality of a mean squared error; may leave [0, 1]. `mse`: above 0."""
     return (-10.0 * math.log10(mse) - PSNR_AT_ZERO) / (PSNR_AT_ONE - PSNR_AT_ZERO)

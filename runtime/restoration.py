@@ -18,7 +18,7 @@ from .tiles import Pixels, Region, TilePlan, blend
 
 @dataclass(frozen=True)
 class Event:
-    """One call of the program. `ran`: look, encode, recall or refine; `iteration`: of the tile, 0 before its first refine.
+    """One call of the program. `ran`: look, encode, mirror, recall or refine; `iteration`: of the tile, 0 at first.
 
     `quality` is assessed by an encode, predicted by a refine (NaN: broken and thrown away), None where nothing was said.
     """

@@ -75,8 +75,8 @@ def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequ
     likely. Of those in `routing.uneven` the larger of both, and where the look's is not likely their sum, as of independent
     evidence, or −∞ where that is not positive.
 
-    `looks`: of every round up to the tile's own, the last; none for a picture of one tile. What the first one found unlikely
-    no later one finds, but for leaves in `routing.uneven`: restoring adds no degradation.
+    `looks`: all up to the one that the tile goes by, the last; none for a picture of one tile. What the first one found
+    unlikely no later one finds, but for leaves in `routing.uneven`: restoring adds no degradation.
     """
     if not looks:
         return tuple(tile)

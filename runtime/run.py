@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from .backends import Encoded, Session
 from .bundle import Calibration
-from .controller import Action, Controller, Kind, Policy, Stop
+from .controller import MIRRORED, Action, Controller, Kind, Policy, Stop, looks_before
 from .cost import CostModel
 from .errors import BackendError
 from .pictures import Picture
+from .quality import quality_of_mean
 from .restoration import Event, Restoration, Update
 from .rounds import Rounds
 from .routing import Gates, Routing, agreed_logits, gate_tensor, route, sigmoid
-from .tiles import Array, Pixels, TilePlan, blend, from_program, make_small, plan_tiles, to_program
+from .tiles import Array, Pixels, TilePlan, blend, from_program, make_small, mirror, plan_tiles, to_program
 from .worker import Late, Worker
 
 # A result this much darker than what it came from is broken, unless that was nearly black itself.
@@ -92,8 +93,11 @@ class Run:
         # whose other tiles are further.
         self._looks: list[tuple[float, ...]] = []
         views = [picture.pixels[self._plan.region(i).slices] for i in range(count)]
-        # What the next iteration starts from, and what the picture shows; they differ after a forced regression.
+        self._sources: list[Pixels] = views
+        # What the next iteration starts from, with its predicted quality, and what the picture shows; they differ after a
+        # forced regression.
         self._current: list[Pixels] = list(views)
+        self._predicted: list[float] = [0.0] * count
         self._kept: list[Pixels] = views
         self._canvas: Pixels = picture.pixels
         self._planes: tuple[int, Array] | None = None
@@ -164,13 +168,16 @@ class Run:
             return self._take_a_look()
         if action.kind is Kind.REFINE:
             return self._refine(action.tile)
-        return self._encode(action.tile, self._picture_of(action))
+        if action.kind is Kind.RECALL:
+            return self._recall(action.tile)
+        return self._encode(action.tile)
 
-    def _picture_of(self, action: Action) -> Pixels:
-        index = action.tile
-        if action.kind is Kind.ENCODE:
-            return self._current[index]
-        return self._picture.pixels[self._plan.region(index).slices]
+    def _source(self, index: int) -> Callable[[], Array]:
+        """Makes what a tile's next iteration starts from, as the program takes it."""
+        tile, original, current = self._engine.tile, self._sources[index], self._current[index]
+        if self._controller.tiles[index].iteration == MIRRORED:
+            return lambda: mirror(to_program(original, tile))
+        return lambda: to_program(current, tile)
 
     def _take_a_look(self) -> None:
         session, tile, canvas = self._engine.session, self._engine.tile, self._canvas
@@ -181,62 +188,72 @@ class Run:
         self._controller.looked(ms)
         self._record(Event("look", 0, self._controller.rounds_looked_at - 1, ms, self._elapsed()))
 
-    def _encode(self, index: int, pixels: Pixels) -> None:
-        session, tile, controller = self._engine.session, self._engine.tile, self._controller
-        state = controller.tiles[index]
+    def _recall(self, index: int) -> None:
+        session, tile, original = self._engine.session, self._engine.tile, self._sources[index]
+        self._originals[index], ms = self._call(
+            index, lambda: session.encode(to_program(original, tile)), self._engine.encode_took
+        )
+        self._controller.recalled(index, ms)
+        self._record(Event("recall", index, self._controller.tiles[index].iteration, ms, self._elapsed()))
+        self._forget()
+
+    def _encode(self, index: int) -> None:
+        session, source = self._engine.session, self._source(index)
 
         def work() -> tuple[Encoded, Array]:
-            planes = to_program(pixels, tile)
+            planes = source()
             return session.encode(planes), planes
 
         (encoded, planes), ms = self._call(index, work, self._engine.encode_took)
-        if pixels is self._current[index]:
-            self._assess(index, encoded, planes, ms)
-        else:
-            self._originals[index] = encoded
-            controller.recalled(index, ms)
-            self._record(Event("recall", index, state.iteration, ms, self._elapsed()))
+        self._estimates[index], self._planes = encoded, (index, planes)
+        self._assess(index, encoded, ms)
         self._forget()
 
-    def _assess(self, index: int, encoded: Encoded, planes: Array, ms: float) -> None:
-        engine, controller = self._engine, self._controller
-        state, routing = controller.tiles[index], engine.routing
-        logits = agreed_logits(routing, self._looks[: state.iteration + 1], encoded.logits)
+    def _assess(self, index: int, encoded: Encoded, ms: float) -> None:
+        routing, controller = self._engine.routing, self._controller
+        iteration = controller.tiles[index].iteration
+        logits = agreed_logits(routing, self._looks[: looks_before(iteration)], encoded.logits)
         gates = route(routing, encoded.granularity, logits) if self._fixed is None else self._fixed
         beliefs = dict(zip(routing.leaves, map(sigmoid, logits), strict=True))
         self._seen[index] = Seen(gates, beliefs)
-        self._estimates[index], self._planes = encoded, (index, planes)
-        if state.iteration == 0:
-            self._originals[index] = encoded
+        if iteration == MIRRORED:
+            controller.mirrored(index, ms)
+            self._record(Event("mirror", index, iteration, ms, self._elapsed()))
+            return
         quality = self._calibrated(encoded.quality)
         controller.encoded(index, quality, max(beliefs.values(), default=0.0), ms)
-        self._record(Event("encode", index, state.iteration, ms, self._elapsed(), quality))
-        if state.iteration == 0:
+        self._record(Event("encode", index, iteration, ms, self._elapsed(), quality))
+        if iteration == 0:
+            self._originals[index] = encoded
             self._rounds.started(index, quality, beliefs)
             self._ended(index)
 
     def _refine(self, index: int) -> Update:
         engine, controller = self._engine, self._controller
         session, tile, state = engine.session, engine.tile, controller.tiles[index]
-        current, seen = self._current[index], self._seen[index]
-        original, estimate = self._originals[index], self._estimates[index]
+        current, predicted, seen = self._current[index], self._predicted[index], self._seen[index]
+        mirrored, estimate = state.iteration == MIRRORED, self._estimates[index]
+        original = estimate if mirrored else self._originals[index]
         planes = self._planes[1] if self._planes is not None and self._planes[0] == index else None
+        source = self._source(index)
         gates = gate_tensor(engine.routing, seen.gates, engine.rank)
 
         def work() -> tuple[Pixels, float]:
-            source = to_program(current, tile) if planes is None else planes
-            restored, quality = session.refine(source, original, estimate, gates)
-            if _broken(restored, source):
+            start = source() if planes is None else planes
+            restored, quality = session.refine(start, original, estimate, gates)
+            quality = self._calibrated(quality)
+            if math.isnan(quality) or _broken(restored, start):
                 return current, math.nan
+            if mirrored:
+                restored, quality = mean_of(to_program(current, tile), predicted, mirror(restored), quality)
             return from_program(restored, current), quality
 
         before = self._elapsed()
         (pixels, quality), _ = self._call(index, work, engine.refine_took)
-        quality = self._calibrated(quality)
         # Told before what it costs is known whole: showing the result belongs to the step.
         keeps = controller.keeps(index, quality)
         if not math.isnan(quality):
-            self._current[index] = pixels
+            self._current[index], self._predicted[index] = pixels, quality
         if keeps:
             self._show(index, pixels)
         ms = self._elapsed() - before
@@ -300,6 +317,13 @@ class Run:
             if not controller.tiles[index].estimate:
                 self._estimates.pop(index, None)
         controller.released.clear()
+
+
+def mean_of(one: Array, quality: float, other: Array, others: float) -> tuple[Array, float]:
+    """Of two restorations, and the quality to expect of it."""
+    other = np.clip(other, 0, 1)
+    difference = float(np.square(one - other, dtype=np.float64).mean())
+    return (one + other) / 2, quality_of_mean(quality, others, difference)
 
 
 def _broken(restored: Array, source: Array) -> bool:

@@ -142,6 +142,11 @@ def from_program(planes: Array, like: Pixels) -> Pixels:
     return np.rint(np.clip(scaled, 0, peak, out=scaled), out=scaled).astype(like.dtype)
 
 
+def mirror(planes: Array) -> Array:
+    """A program's (1, 3, tile, tile) with left and right exchanged; JPEG's blocks stay on the GRID."""
+    return np.ascontiguousarray(planes[..., ::-1])
+
+
 def blend(tiles: Sequence[Pixels], plan: TilePlan, region: Region | None = None) -> Pixels:
     """The picture that tiles make together, or the part of it in `region`."""
     region = region or Region(0, 0, plan.height, plan.width)

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "controller.h"
+#include "quality.h"
 #include "routing.h"
 #include "tiles.h"
 
@@ -26,6 +27,10 @@ Json play_estimate(const Json& given) {
   Estimate estimate{given.at("start").at(0), given.at("start").at(1), {}};
   for (const auto& value : given.at("observe")) estimate = estimate.observe(value);
   return {{"mean", estimate.mean}, {"deviation", estimate.deviation}, {"upper", estimate.upper()}};
+}
+
+Json play_mean(const Json& given) {
+  return {{"quality", quality_of_mean(given.at("one"), given.at("other"), given.at("difference"))}};
 }
 
 Json play_controller(const Json& given) {
@@ -50,6 +55,10 @@ Json play_controller(const Json& given) {
       const auto& row = tiles.at(action.tile).at("encode").at(iteration);
       ms = row.at(2);
       controller.encoded(action.tile, number(row.at(0)), row.at(1), ms);
+    } else if (action.kind == Kind::kMirror) {
+      actions.push_back("mirror" + tile);
+      ms = tiles.at(action.tile).at("encode").at(iteration).at(2);
+      controller.mirrored(action.tile, ms);
     } else if (action.kind == Kind::kRecall) {
       actions.push_back("recall" + tile);
       ms = tiles.at(action.tile).at("encode").at(0).at(2);
@@ -112,6 +121,8 @@ void run_conformance(const std::string& path) {
     for (const auto& given : cases) {
       if (section == "estimates") {
         results[section].push_back(play_estimate(given));
+      } else if (section == "means") {
+        results[section].push_back(play_mean(given));
       } else if (section == "plans") {
         results[section].push_back(play_plan(given));
       } else if (given.contains("routing")) {

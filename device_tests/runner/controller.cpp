@@ -18,6 +18,8 @@ std::optional<double> optional_of(const nlohmann::ordered_json& value) {
 
 }  // namespace
 
+int looks_before(int iteration) { return std::max(1, iteration); }
+
 Policy policy_from(const nlohmann::ordered_json& values) {
   Policy policy;
   for (const auto& [key, value] : values.items()) {
@@ -83,6 +85,14 @@ void Controller::encoded(std::size_t index, double quality, double belief, doubl
       if (enough(tile, quality)) finish(index, "quality");
     }
   }
+  make_room(index);
+}
+
+void Controller::mirrored(std::size_t index, double ms) {
+  cost_.encode = cost_.encode.observe(ms);
+  TileState& tile = tiles_[index];
+  tile.estimate = true;
+  tile.assessed = tile.quality.value_or(0.0);
   make_room(index);
 }
 
@@ -154,7 +164,7 @@ Controller::Rank Controller::rank(std::size_t index) const {
 
 double Controller::predicted_ms(std::size_t index) const {
   const TileState& tile = tiles_[index];
-  const int encodes = look_is_due(tile) + !tile.estimate + (!tile.original && tile.iteration > 0);
+  const int encodes = look_is_due(tile) + !tile.estimate + (!tile.original && tile.iteration > kMirrored);
   return encodes * cost_.encode.upper() + cost_.refine.upper();
 }
 
@@ -176,11 +186,11 @@ std::optional<std::size_t> Controller::next(double elapsed_ms) const {
 Action Controller::step(std::size_t index) const {
   const TileState& tile = tiles_[index];
   if (look_is_due(tile)) return {Kind::kLook, 0};
-  if (!tile.estimate) return {Kind::kEncode, index};
-  return {tile.original ? Kind::kRefine : Kind::kRecall, index};
+  if (!tile.estimate) return {tile.iteration == kMirrored ? Kind::kMirror : Kind::kEncode, index};
+  return {tile.original || tile.iteration == kMirrored ? Kind::kRefine : Kind::kRecall, index};
 }
 
-bool Controller::look_is_due(const TileState& tile) const { return looks_ && rounds_looked_at_ <= tile.iteration; }
+bool Controller::look_is_due(const TileState& tile) const { return looks_ && rounds_looked_at_ < looks_before(tile.iteration); }
 
 bool Controller::good_enough() const {
   if (!policy_.min_quality || quality() < *policy_.min_quality) return false;

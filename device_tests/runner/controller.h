@@ -23,7 +23,12 @@ struct Policy {
 // Throws std::runtime_error for a key it does not know.
 Policy policy_from(const nlohmann::ordered_json& values);
 
-enum class Kind { kLook, kEncode, kRecall, kRefine, kStop };
+enum class Kind { kLook, kEncode, kMirror, kRecall, kRefine, kStop };
+
+// Iterations of a tile after which its mirror image is restored.
+constexpr int kMirrored = 1;
+// Looks at the whole picture that a tile with so many iterations goes by; its mirror image goes by the first one's.
+int looks_before(int iteration);
 
 struct Action {
   Kind kind = Kind::kStop;
@@ -35,7 +40,7 @@ struct TileState {
   int iteration = 0;
   int best_iteration = 0;
   std::optional<double> quality;
-  double assessed = 0.0;  // the kept picture's quality as encode, not the refine before, saw it
+  double assessed = 0.0;  // the kept picture's quality as encode, not the refine before, saw it, if it did
   double belief = 0.0;
   double gain = std::numeric_limits<double>::infinity();
   bool original = false;
@@ -50,6 +55,7 @@ class Controller {
   Action choose(double elapsed_ms);
   void looked(double ms);
   void encoded(std::size_t index, double quality, double belief, double ms);
+  void mirrored(std::size_t index, double ms);
   void recalled(std::size_t index, double ms);
   void refined(std::size_t index, double quality, double ms);
   // Whether the picture shall show what a refine gave, by its predicted quality; no when that is NaN.

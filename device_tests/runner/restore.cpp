@@ -4,6 +4,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "quality.h"
 #include "rounds.h"
 
 namespace {
@@ -22,6 +23,24 @@ bool broken(const Tensor& restored, const Tensor& source) {
   return !std::isfinite(level) || (before > kNearlyBlack && level < kDarker * before);
 }
 
+struct Mean {
+  Tensor picture;
+  double quality;
+};
+
+// Of two restorations, and the quality to expect of it.
+Mean mean_of(Tensor one, double quality, const Tensor& other, double others) {
+  double difference = 0.0;
+  for (std::size_t i = 0; i < one.data.size(); ++i) {
+    const float second = std::clamp(other.data[i], 0.0f, 1.0f);
+    const double apart = one.data[i] - second;
+    difference += apart * apart;
+    one.data[i] = (one.data[i] + second) / 2.0f;
+  }
+  difference /= static_cast<double>(one.data.size());
+  return {std::move(one), quality_of_mean(quality, others, difference)};
+}
+
 class Run {
  public:
   Run(Program& program, const RestoreTask& task, const Pixels& picture)
@@ -35,6 +54,7 @@ class Run {
     const std::size_t count = plan_.count();
     for (std::size_t i = 0; i < count; ++i) current_.push_back(crop(picture_, plan_.region(i)));
     kept_ = current_;
+    predicted_.resize(count);
     originals_.resize(count);
     estimates_.resize(count);
     gates_.resize(count);
@@ -46,7 +66,7 @@ class Run {
     for (Action action = controller_.choose(elapsed()); action.kind != Kind::kStop; action = controller_.choose(elapsed())) {
       if (action.kind == Kind::kLook) {
         look();
-      } else if (action.kind == Kind::kEncode) {
+      } else if (action.kind == Kind::kEncode || action.kind == Kind::kMirror) {
         encode(action.tile);
       } else if (action.kind == Kind::kRecall) {
         recall(action.tile);
@@ -75,7 +95,7 @@ class Run {
     const Json said = quality && !std::isnan(*quality) ? Json(*quality) : Json();
     trace_.push_back({{"ran", ran}, {"tile", tile}, {"iteration", iteration}, {"cost_ms", ms}, {"elapsed_ms", elapsed()},
                       {"quality", said}, {"broken", quality && std::isnan(*quality)}});
-    rounds_.spent(ms, elapsed(), *ran != 'r' && iteration == 0);
+    rounds_.spent(ms, elapsed(), (*ran == 'l' || *ran == 'e') && iteration == 0);
   }
 
   void look() {
@@ -87,13 +107,23 @@ class Run {
     record("look", 0, static_cast<int>(looks_.size()) - 1, ms, {});
   }
 
+  Tensor original_of(std::size_t index) const { return to_program(crop(picture_, plan_.region(index)), task_.tile); }
+
+  // What a tile's next iteration starts from.
+  Tensor source_of(std::size_t index) const {
+    if (mirrors(index)) return mirror(original_of(index));
+    return to_program(current_[index], task_.tile);
+  }
+
+  bool mirrors(std::size_t index) const { return controller_.tiles()[index].iteration == kMirrored; }
+
   void encode(std::size_t index) {
     const double before = elapsed();
-    auto encoded = std::make_shared<OwnedEncoded>(program_.encode(to_program(current_[index], task_.tile)));
+    auto encoded = std::make_shared<OwnedEncoded>(program_.encode(source_of(index)));
     const double ms = elapsed() - before;
     const Encoded& said = encoded->get();
     const int iteration = controller_.tiles()[index].iteration;
-    const auto rounds = std::min<std::size_t>(iteration + 1, looks_.size());
+    const auto rounds = std::min<std::size_t>(looks_before(iteration), looks_.size());
     const std::vector<std::vector<double>> looks(looks_.begin(), looks_.begin() + rounds);
     const auto logits = agreed_logits(task_.routing, looks, said.logits);
     gates_[index] = route(task_.routing, said.granularity, logits);
@@ -105,6 +135,12 @@ class Run {
       strongest = std::max(strongest, beliefs_[index].back().second);
     }
     estimates_[index] = encoded;
+    if (mirrors(index)) {
+      controller_.mirrored(index, ms);
+      record("mirror", index, iteration, ms, {});
+      forget();
+      return;
+    }
     if (iteration == 0) originals_[index] = encoded;
     const double quality = calibrated(said.quality);
     controller_.encoded(index, quality, strongest, ms);
@@ -118,8 +154,7 @@ class Run {
 
   void recall(std::size_t index) {
     const double before = elapsed();
-    const Pixels original = crop(picture_, plan_.region(index));
-    originals_[index] = std::make_shared<OwnedEncoded>(program_.encode(to_program(original, task_.tile)));
+    originals_[index] = std::make_shared<OwnedEncoded>(program_.encode(original_of(index)));
     const double ms = elapsed() - before;
     controller_.recalled(index, ms);
     record("recall", index, controller_.tiles()[index].iteration, ms, {});
@@ -128,15 +163,23 @@ class Run {
 
   void refine(std::size_t index) {
     const double before = elapsed();
-    const Tensor source = to_program(current_[index], task_.tile);
+    const Tensor source = source_of(index);
+    const bool mirrored = mirrors(index);
     Tensor weights{{1, static_cast<std::int64_t>(gates_[index].size() * task_.rank), 1, 1}, {}};
     for (const auto& [name, weight] : gates_[index]) {
       weights.data.insert(weights.data.end(), task_.rank, static_cast<float>(weight));
     }
-    const Refined refined = program_.refine(source, originals_[index]->get(), estimates_[index]->get(), weights);
-    const Tensor restored = copy_of(refined.restored);
-    const double quality = calibrated(broken(restored, source) ? std::nan("") : refined.quality);
+    const auto& original = mirrored ? estimates_[index] : originals_[index];
+    const Refined refined = program_.refine(source, original->get(), estimates_[index]->get(), weights);
+    Tensor restored = copy_of(refined.restored);
+    double quality = calibrated(broken(restored, source) ? std::nan("") : refined.quality);
     if (!std::isnan(quality)) {
+      if (mirrored) {
+        Mean mean = mean_of(to_program(current_[index], task_.tile), predicted_[index], mirror(restored), quality);
+        restored = std::move(mean.picture);
+        quality = mean.quality;
+      }
+      predicted_[index] = quality;
       current_[index] = from_program(restored, current_[index]);
       if (controller_.keeps(index, quality)) kept_[index] = current_[index];
     }
@@ -172,6 +215,7 @@ class Run {
   // Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further.
   std::vector<std::vector<double>> looks_;
   std::vector<Pixels> current_, kept_, steps_;
+  std::vector<double> predicted_;  // of `current_`
   std::vector<std::shared_ptr<OwnedEncoded>> originals_, estimates_;
   std::vector<Gates> gates_, beliefs_;
   Json trace_ = Json::array();

@@ -164,6 +164,13 @@ Pixels from_program(const Tensor& planes, const Pixels& like) {
   return pixels;
 }
 
+Tensor mirror(const Tensor& planes) {
+  Tensor result = planes;
+  const auto width = static_cast<std::ptrdiff_t>(planes.shape.back());
+  for (auto row = result.data.begin(); row != result.data.end(); row += width) std::reverse(row, row + width);
+  return result;
+}
+
 Pixels blend(const std::vector<Pixels>& tiles, const TilePlan& plan) {
   if (plan.count() == 1) return tiles[0];
   Pixels picture{plan.height, plan.width, {}};

@@ -103,7 +103,7 @@ def test_a_damaged_bundle_is_refused_in_one_line(restore_check: Path, tmp_path: 
 CASES = {
     "one tile": (200, 272, Policy(max_iterations=2), 1_000_000, 0),
     "four tiles": (290, 310, Policy(max_iterations=2, min_gain=-1), 1_000_000, 0),
-    "little memory": (290, 310, Policy(max_iterations=2, min_iterations=2), 1, 25),
+    "little memory": (290, 310, Policy(max_iterations=3, min_iterations=3), 1, 25),
     "no roll-back": (280, 260, Policy(max_iterations=2, min_iterations=2, rollback=False), 1_000_000, 50),
 }
 

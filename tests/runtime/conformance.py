@@ -10,6 +10,7 @@ from typing import Any
 from burnish.runtime.controller import Controller, Kind, Policy
 from burnish.runtime.cost import CostModel, Estimate
 from burnish.runtime.errors import InputError
+from burnish.runtime.quality import quality_of_mean
 from burnish.runtime.routing import Routing, agreed_logits, given_gates, route
 from burnish.runtime.tiles import plan_tiles, small_size
 
@@ -35,6 +36,11 @@ def play_estimate(case: Case) -> Case:
     return {"mean": estimate.mean, "deviation": estimate.deviation, "upper": estimate.upper}
 
 
+def play_mean(case: Case) -> Case:
+    """Predicted quality of the mean of two restorations."""
+    return {"quality": quality_of_mean(case["one"], case["other"], case["difference"])}
+
+
 def play_controller(case: Case) -> Case:
     """The loop that a runtime runs, with the case's answers for a program and its durations for a clock."""
     controller = Controller(
@@ -56,6 +62,9 @@ def play_controller(case: Case) -> Case:
         elif action.kind is Kind.ENCODE:
             quality, belief, ms = tiles[index]["encode"][iteration]
             controller.encoded(index, number(quality), belief, ms)
+        elif action.kind is Kind.MIRROR:
+            ms = tiles[index]["encode"][iteration][2]
+            controller.mirrored(index, ms)
         elif action.kind is Kind.RECALL:
             ms = tiles[index]["encode"][0][2]
             controller.recalled(index, ms)
@@ -104,6 +113,7 @@ def play_plan(case: Case) -> Case:
 
 PLAYERS = {
     ("controller", "estimates"): play_estimate,
+    ("controller", "means"): play_mean,
     ("controller", "cases"): play_controller,
     ("routing", "cases"): play_routing,
     ("tiles", "plans"): play_plan,

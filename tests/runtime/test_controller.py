@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 import pytest
-from burnish.runtime.controller import TOLERANCE, Action, Controller, Kind, Policy, Stop
+from burnish.runtime.controller import MIRRORED, TOLERANCE, Action, Controller, Kind, Policy, Stop
 from burnish.runtime.cost import CostModel, Estimate
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,6 +67,9 @@ def play(policy: Policy, world: World, cost: CostModel, keep: int = 100) -> Play
             controller.looked(took)
         elif action.kind is Kind.RECALL:
             controller.recalled(action.tile, took)
+        elif action.kind is Kind.MIRROR:
+            assert tile.iteration == MIRRORED
+            controller.mirrored(action.tile, took)
         elif action.kind is Kind.ENCODE:
             assessed = ([world.starts[action.tile], *world.qualities[action.tile]])[tile.iteration]
             if not played.seen[action.tile]:
@@ -74,7 +77,7 @@ def play(policy: Policy, world: World, cost: CostModel, keep: int = 100) -> Play
             controller.encoded(action.tile, assessed, world.beliefs[action.tile], took)
         else:
             assert tile.estimate, "refined without its estimate's features"
-            assert tile.original, "refined without its original's features"
+            assert tile.original or tile.iteration == MIRRORED, "refined without its original's features"
             predicted_quality = world.qualities[action.tile][tile.iteration]
             played.seen[action.tile].append(predicted_quality)
             controller.refined(action.tile, predicted_quality, took)

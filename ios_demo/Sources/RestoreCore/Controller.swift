@@ -9,6 +9,8 @@ public enum Action: Equatable, Sendable {
   case look
   /// Encode a tile's current picture.
   case encode(Int)
+  /// Encode the mirror image of a tile's original.
+  case mirror(Int)
   /// Encode a tile's original again: its features were given up for room.
   case recall(Int)
   case refine(Int)
@@ -23,7 +25,7 @@ public struct TileState: Equatable, Sendable {
   public internal(set) var bestIteration = 0
   public internal(set) var quality: Double?
   public internal(set) var done: Stop?
-  /// The kept picture's quality as encode, not the refine before, saw it.
+  /// The kept picture's quality as encode, not the refine before, saw it, if it did.
   var assessed = 0.0
   var belief = 0.0
   /// The expected drop of the picture's error.
@@ -36,13 +38,16 @@ public struct TileState: Equatable, Sendable {
 
 /// One restoration's decisions: a pure state machine, without clock, model, or input and output.
 ///
-/// It is told what a step cost, what the assessment was and how much time has passed. Its rules are in docs/conformance.md;
+/// It is told what a step cost, what the assessment was and how much time has passed. The second iteration restores the mirror
+/// image of the picture as it came and takes the mean with the first; later ones go on from there. Its rules are in docs/conformance.md;
 /// tests/conformance holds the cases that Python, Kotlin and Swift share.
 public struct Controller: Sendable {
   /// What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
   static let unseen = 0.25
   /// A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
   static let tolerance = 0.05
+  /// Iterations of a tile after which its mirror image is restored.
+  static let mirrored = 1
 
   public let policy: Policy
   public private(set) var cost: CostModel
@@ -107,6 +112,17 @@ public struct Controller: Sendable {
     makeRoom(working: index)
   }
 
+  /// Looks at the whole picture that a tile with so many iterations goes by; its mirror image goes by the first one's.
+  static func looksBefore(_ iteration: Int) -> Int { max(1, iteration) }
+
+  /// The mirror image of a tile's original was encoded, which says nothing of the kept picture.
+  public mutating func mirrored(_ index: Int, ms: Double) {
+    cost.encode.observe(ms)
+    tiles[index].estimate = true
+    tiles[index].assessed = tiles[index].quality ?? 0
+    makeRoom(working: index)
+  }
+
   /// A tile's original was encoded again.
   public mutating func recalled(_ index: Int, ms: Double) {
     cost.encode.observe(ms)
@@ -163,7 +179,7 @@ public struct Controller: Sendable {
   /// Upper estimate of what is still needed to end a tile's next iteration.
   public func predictedMs(_ index: Int) -> Double {
     let tile = tiles[index]
-    let needs = [lookIsDue(tile), !tile.estimate, !tile.original && tile.iteration > 0]
+    let needs = [lookIsDue(tile), !tile.estimate, !tile.original && tile.iteration > Self.mirrored]
     return Double(needs.count { $0 }) * cost.encode.upper + cost.refine.upper
   }
 
@@ -203,11 +219,11 @@ public struct Controller: Sendable {
   private func step(_ index: Int) -> Action {
     let tile = tiles[index]
     if lookIsDue(tile) { return .look }
-    if !tile.estimate { return .encode(index) }
-    return tile.original ? .refine(index) : .recall(index)
+    if !tile.estimate { return tile.iteration == Self.mirrored ? .mirror(index) : .encode(index) }
+    return tile.original || tile.iteration == Self.mirrored ? .refine(index) : .recall(index)
   }
 
-  private func lookIsDue(_ tile: TileState) -> Bool { looks && roundsLookedAt <= tile.iteration }
+  private func lookIsDue(_ tile: TileState) -> Bool { looks && roundsLookedAt < Self.looksBefore(tile.iteration) }
 
   /// Whether the whole picture has the wanted quality, and every tile its least iterations.
   private var goodEnough: Bool {

@@ -35,10 +35,10 @@ public final class Planes: @unchecked Sendable {
   /// A picture of at most `side` × `side` pixels, mirrored at its lower and right edges where it is smaller.
   public convenience init(_ pixels: Pixels, side: Int) {
     self.init(side: side)
-    let columns = (0..<side).map { 3 * Self.mirrored($0, pixels.width) }
+    let columns = (0..<side).map { 3 * Self.reflected($0, pixels.width) }
     pixels.data.withUnsafeBufferPointer { data in
       for y in 0..<side {
-        let from = 3 * Self.mirrored(y, pixels.height) * pixels.width
+        let from = 3 * Self.reflected(y, pixels.height) * pixels.width
         var to = y * side
         for column in columns {
           for channel in 0..<3 { floats[channel * planeStride + to] = Float(data[from + column + channel]) / 255 }
@@ -46,6 +46,39 @@ public final class Planes: @unchecked Sendable {
         }
       }
     }
+  }
+
+  /// With left and right exchanged.
+  public var mirrored: Planes {
+    let result = Planes(side: side)
+    for channel in 0..<3 {
+      for y in 0..<side {
+        let from = floats + channel * planeStride + y * rowStride
+        let to = result.floats + channel * result.planeStride + y * result.rowStride
+        for x in 0..<side { to[x] = from[side - 1 - x] }
+      }
+    }
+    return result
+  }
+
+  /// The mean with another restoration of the same tile, which is clipped first, and their mean squared difference.
+  public func mean(with other: Planes) -> (planes: Planes, difference: Double) {
+    let result = Planes(side: side)
+    var sum = 0.0
+    for channel in 0..<3 {
+      for y in 0..<side {
+        let first = floats + channel * planeStride + y * rowStride
+        let second = other.floats + channel * other.planeStride + y * other.rowStride
+        let to = result.floats + channel * result.planeStride + y * result.rowStride
+        for x in 0..<side {
+          let clipped = min(1, max(0, second[x]))
+          let apart = Double(first[x] - clipped)
+          sum += apart * apart
+          to[x] = (first[x] + clipped) / 2
+        }
+      }
+    }
+    return (result, sum / Double(3 * side * side))
   }
 
   /// As 8-bit pixels, clipped and rounded, cut to a size.
@@ -100,7 +133,7 @@ public final class Planes: @unchecked Sendable {
     floats.update(from: values, count: values.count)
   }
 
-  private static func mirrored(_ index: Int, _ length: Int) -> Int {
+  private static func reflected(_ index: Int, _ length: Int) -> Int {
     let place = index % (2 * length)
     return place < length ? place : 2 * length - 1 - place
   }

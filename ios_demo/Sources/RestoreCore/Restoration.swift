@@ -1,7 +1,7 @@
 /// One call of the program.
 public struct Event: Equatable, Sendable {
   public enum Kind: String, Sendable {
-    case look, encode, recall, refine
+    case look, encode, mirror, recall, refine
   }
 
   public let ran: Kind

@@ -84,7 +84,7 @@ public struct Routing: Equatable, Sendable {
   /// those in `uneven` the larger of both, and where the look's is not likely their sum, as of independent evidence, or −∞ where
   /// that is not positive.
   ///
-  /// `looks`: of every round up to the tile's own, the last; none for a picture of one tile. What the first one found unlikely
+  /// `looks`: all up to the one that the tile goes by, the last; none for a picture of one tile. What the first one found unlikely
   /// no later one finds, but for leaves in `uneven`: restoring adds no degradation.
   public func agreedLogits(looks: [[Double]], tile: [Double]) -> [Double] {
     guard let first = looks.first, let look = looks.last else { return tile }

@@ -24,8 +24,10 @@ actor Run {
   private var estimates: [Int: Encoded] = [:]
   /// Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further.
   private var looks: [[Double]] = []
-  /// What the next iteration starts from, and what the picture shows; they differ after a forced regression.
+  /// What the next iteration starts from, with the quality that was predicted of it, and what the picture shows; they differ after
+  /// a forced regression.
   private var current: [Pixels]
+  private var predicted: [Double]
   private var kept: [Pixels]
   private var canvas: Pixels
   private var planes: (tile: Int, planes: Planes)?
@@ -50,6 +52,7 @@ actor Run {
       policy: policy, cost: cost, areas: areas, looks: plan.count > 1, keep: settings.keep)
     rounds = Rounds(areas: areas)
     current = (0..<plan.count).map { picture.crop(plan.region($0)) }
+    predicted = current.map { _ in 0 }
     kept = current
     canvas = picture
     shown = keepRounds ? [picture] : []
@@ -66,6 +69,7 @@ actor Run {
         case .stop: return nil
         case .look: try await takeALook()
         case .encode(let index): try await encode(index)
+        case .mirror(let index): try await mirror(index)
         case .recall(let index): try await recall(index)
         case .refine(let index): return try await refine(index)
         }
@@ -117,13 +121,7 @@ actor Run {
 
   private func encode(_ index: Int) async throws {
     let (encoded, planes, ms) = try await encoded(index, current[index])
-    let (routing, iteration) = (engine.settings.routing, controller.tiles[index].iteration)
-    let logits = routing.agreedLogits(looks: Array(looks.prefix(iteration + 1)), tile: encoded.logits)
-    let gates = fixed ?? routing.gates(granularity: encoded.granularity, logits: logits)
-    let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
-    seen[index] = Seen(gates: gates, degradations: beliefs)
-    estimates[index] = encoded
-    self.planes = (index, planes)
+    let (iteration, beliefs) = (controller.tiles[index].iteration, see(index, encoded, planes))
     if iteration == 0 { originals[index] = encoded }
     let quality = calibrated(encoded.quality)
     controller.encoded(index, quality: quality, belief: beliefs.map(\.weight).max() ?? 0, ms: ms)
@@ -135,18 +133,40 @@ actor Run {
     forget()
   }
 
+  private func mirror(_ index: Int) async throws {
+    let (encoded, planes, ms) = try await encoded(index, original(index), mirrored: true)
+    _ = see(index, encoded, planes)
+    controller.mirrored(index, ms: ms)
+    record(.mirror, index, Controller.mirrored, ms)
+    forget()
+  }
+
+  /// Routes a tile by what was said of it.
+  private func see(_ index: Int, _ encoded: Encoded, _ planes: Planes) -> [Gate] {
+    let (routing, looked) = (engine.settings.routing, Controller.looksBefore(controller.tiles[index].iteration))
+    let logits = routing.agreedLogits(looks: Array(looks.prefix(looked)), tile: encoded.logits)
+    let gates = fixed ?? routing.gates(granularity: encoded.granularity, logits: logits)
+    let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
+    seen[index] = Seen(gates: gates, degradations: beliefs)
+    estimates[index] = encoded
+    self.planes = (index, planes)
+    return beliefs
+  }
+
+  private func original(_ index: Int) -> Pixels { picture.crop(plan.region(index)) }
+
   private func recall(_ index: Int) async throws {
-    let (encoded, _, ms) = try await encoded(index, picture.crop(plan.region(index)))
+    let (encoded, _, ms) = try await encoded(index, original(index))
     originals[index] = encoded
     controller.recalled(index, ms: ms)
     record(.recall, index, controller.tiles[index].iteration, ms)
     forget()
   }
 
-  private func encoded(_ index: Int, _ pixels: Pixels) async throws -> (Encoded, Planes, ms: Double) {
+  private func encoded(_ index: Int, _ pixels: Pixels, mirrored: Bool = false) async throws -> (Encoded, Planes, ms: Double) {
     let (tile, before) = (engine.settings.tile, elapsed)
     let (encoded, planes) = try await call(index, \.encode) { session in
-      let planes = Planes(pixels, side: tile)
+      let planes = mirrored ? Planes(pixels, side: tile).mirrored : Planes(pixels, side: tile)
       return (try await session.encode(planes), planes)
     }
     try check(encoded)
@@ -154,24 +174,31 @@ actor Run {
   }
 
   private func refine(_ index: Int) async throws -> Update {
-    let (tile, before, pixels) = (engine.settings.tile, elapsed, current[index])
-    guard let seen = seen[index], let original = originals[index], let estimate = estimates[index] else {
+    let (tile, before, pixels, expected) = (engine.settings.tile, elapsed, current[index], predicted[index])
+    let mirrored = controller.tiles[index].iteration == Controller.mirrored
+    guard let seen = seen[index], let estimate = estimates[index], let evidence = mirrored ? estimate : originals[index] else {
       preconditionFailure("the controller refines tiles that were encoded")
     }
+    let came = mirrored ? original(index) : pixels
+    let calibration = engine.settings.calibration
     let ready = planes?.tile == index ? planes?.planes : nil
     let gates = Routing.tensor(seen.gates, rank: engine.settings.rank)
-    let (restored, raw) = try await call(index, \.refine) { session -> (Pixels?, Double) in
-      let source = ready ?? Planes(pixels, side: tile)
-      let refined = try await session.refine(source, original: original, estimate: estimate, gates: gates)
-      if Self.broken(refined.restored, source) { return (nil, .nan) }
-      return (refined.restored.pixels(height: pixels.height, width: pixels.width), refined.quality)
+    let (restored, quality) = try await call(index, \.refine) { session -> (Pixels?, Double) in
+      let source = ready ?? (mirrored ? Planes(came, side: tile).mirrored : Planes(came, side: tile))
+      let refined = try await session.refine(source, original: evidence, estimate: estimate, gates: gates)
+      // A program that predicts no number is as broken as one that gives no picture.
+      if refined.quality.isNaN || Self.broken(refined.restored, source) { return (nil, .nan) }
+      var (planes, quality) = (refined.restored, calibration.apply(refined.quality))
+      if mirrored {
+        let mean = Planes(pixels, side: tile).mean(with: planes.mirrored)
+        (planes, quality) = (mean.planes, Quality.ofMean(expected, quality, difference: mean.difference))
+      }
+      return (planes.pixels(height: pixels.height, width: pixels.width), quality)
     }
     planes = nil
-    // A program that predicts no number is as broken as one that gives no picture.
-    let quality = restored == nil ? .nan : calibrated(raw)
     let improved = controller.keeps(index, quality: quality)
-    if let restored, !quality.isNaN {
-      current[index] = restored
+    if let restored {
+      (current[index], predicted[index]) = (restored, quality)
       if improved { show(index, restored) }
     }
     // What it costs is known only now: showing the result belongs to the step.

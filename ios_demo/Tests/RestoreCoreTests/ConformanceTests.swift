@@ -37,6 +37,7 @@ struct ConformanceTests {
   }
 
   static let estimates = cases("controller", "estimates")
+  static let means = cases("controller", "means")
   static let controllers = cases("controller", "cases") + cases("tiles", "orders")
   static let routings = cases("routing", "cases")
   static let plans = cases("tiles", "plans")
@@ -51,6 +52,13 @@ struct ConformanceTests {
       .object([
         ("mean", .number(estimate.mean)), ("deviation", .number(estimate.deviation)), ("upper", .number(estimate.upper)),
       ]))
+  }
+
+  @Test(arguments: means)
+  func mean(_ given: Case) throws {
+    func number(_ key: String) throws -> Double { try #require(given.json[key]?.asDouble) }
+    let quality = Quality.ofMean(try number("one"), try number("other"), difference: try number("difference"))
+    expect(given, .object([("quality", .number(quality))]))
   }
 
   @Test(arguments: controllers)
@@ -103,10 +111,11 @@ struct ConformanceTests {
   /// Cases may be added, but an empty or a cut file must not pass.
   @Test func thereAreEnoughCasesOfDifferentNames() {
     #expect(Self.estimates.count >= 10)
+    #expect(Self.means.count >= 5)
     #expect(Self.controllers.count >= 70)
     #expect(Self.routings.count >= 20)
     #expect(Self.plans.count >= 15)
-    for cases in [Self.estimates, Self.controllers, Self.routings, Self.plans] {
+    for cases in [Self.estimates, Self.means, Self.controllers, Self.routings, Self.plans] {
       #expect(Set(cases.map(\.testDescription)).count == cases.count)
     }
   }
@@ -145,6 +154,10 @@ struct ConformanceTests {
         let said = try row(tile, "encode", controller.tiles[tile].iteration)
         ms = said[2]
         controller.encoded(tile, quality: said[0], belief: said[1], ms: ms)
+      case .mirror(let tile):
+        actions.append("mirror \(tile)")
+        ms = try row(tile, "encode", controller.tiles[tile].iteration)[2]
+        controller.mirrored(tile, ms: ms)
       case .recall(let tile):
         actions.append("recall \(tile)")
         ms = try row(tile, "encode", 0)[2]

@@ -54,6 +54,17 @@ struct FormatTests {
     }
   }
 
+  @Test func theMeanWithAMirrorImage() throws {
+    let values: [Float] = (0..<12).map { Float($0) / 16 }
+    let planes = try Planes(values: values, side: 2)
+    #expect(planes.mirrored.values == [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10].map { Float($0) / 16 })
+    #expect(planes.mirrored.mirrored.values == values)
+    let mean = planes.mean(with: try Planes(values: values.map { $0 + 0.5 }, side: 2))
+    #expect(mean.planes.values == values.map { ($0 + min(1, $0 + 0.5)) / 2 })
+    let apart = values.map { Double(min(1, $0 + 0.5) - $0) }
+    #expect(abs(mean.difference - apart.map { $0 * $0 }.reduce(0, +) / 12) < 1e-12)
+  }
+
   @Test func aTileOfASmallPictureIsMirrored() throws {
     let small = try picture(3, 2)
     let planes = Planes(small, side: 8)

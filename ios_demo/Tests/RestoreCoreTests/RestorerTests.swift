@@ -7,16 +7,17 @@ struct RestorerTests {
   @Test func aPictureOfOneTileIsRestoredUntilItsIterationsAreDone() async throws {
     var policy = Policy()
     policy.maxIterations = 2
+    policy.minGain = -1
     let given = try picture(40, 50)
     let result = try await restorer(Grey()).restore(given, policy: policy).finish()
     #expect(result.reason == .iterations)
-    #expect(result.trace.map(\.ran) == [.encode, .refine, .encode, .refine])
+    #expect(result.trace.map(\.ran) == [.encode, .refine, .mirror, .refine])
     #expect(result.steps.map(\.iteration) == [0, 1, 2])
     var worst = 0
     for (got, came) in zip(result.picture.data, given.data) {
+      // What is done to every pixel alike is done to the mirror image too, and so to the mean.
       let once: Int = (Int(came) + 128) / 2
-      let twice: Int = (once + 128) / 2
-      worst = max(worst, abs(Int(got) - twice))
+      worst = max(worst, abs(Int(got) - once))
     }
     #expect(worst <= 1)
   }
@@ -118,15 +119,19 @@ struct RestorerTests {
     let session = Grey(delayMs: 1)
     let shared = try await restorer(session)
     let given = try picture(64, 100)
+    var policy = Policy()
+    policy.minGain = -1
     try await withThrowingTaskGroup(of: Restoration.self) { group in
-      for _ in 0..<4 { group.addTask { try await shared.restore(given, policy: Policy()).finish() } }
+      for _ in 0..<4 { group.addTask { [policy] in try await shared.restore(given, policy: policy).finish() } }
       for try await result in group { #expect(result.reason == .iterations) }
     }
     #expect(await session.mostAtOnce == 1)
   }
 
   @Test func featuresBeyondTheMemoryAreEncodedAgain() async throws {
-    let result = try await restorer(Grey(), featureMemory: 1).restore(picture(64, 200), policy: Policy()).finish()
+    var policy = Policy()
+    policy.minGain = -1
+    let result = try await restorer(Grey(), featureMemory: 1).restore(picture(64, 200), policy: policy).finish()
     #expect(result.trace.contains { $0.ran == .recall })
   }
 

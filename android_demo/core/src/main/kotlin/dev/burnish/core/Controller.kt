@@ -9,6 +9,12 @@ private const val UNSEEN = 0.25
 // A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
 private const val TOLERANCE = 0.05
 
+// Iterations of a tile after which its mirror image is restored.
+internal const val MIRRORED = 1
+
+/** Looks at the whole picture that a tile with so many iterations goes by; its mirror image goes by the first one's. */
+internal fun looksBefore(iteration: Int): Int = max(1, iteration)
+
 /** What to do next; everything but [Stop] is one call of the program. */
 sealed interface Action {
     /** Encode the whole picture as it is now, made small. */
@@ -16,6 +22,9 @@ sealed interface Action {
 
     /** Encode a tile's current picture. */
     data class Encode(val tile: Int) : Action
+
+    /** Encode the mirror image of a tile's original. */
+    data class Mirror(val tile: Int) : Action
 
     /** Encode a tile's original again: its features were given up for room. */
     data class Recall(val tile: Int) : Action
@@ -39,7 +48,7 @@ class TileState internal constructor(
     var quality: Double? = null
         internal set
 
-    /** The kept picture's quality as encode, not the refine before, saw it. */
+    /** The kept picture's quality as encode, not the refine before, saw it, if it did. */
     var assessed: Double = 0.0
         internal set
 
@@ -66,7 +75,8 @@ class TileState internal constructor(
  * Says what to do next with which tile, and why to stop: a pure state machine without clock, model or I/O.
  *
  * A picture of one tile goes through restore, assess, repeat. Of many tiles each gets its first iteration; then time goes to
- * the tile with the largest expected gain. docs/conformance.md has the rules, tests/conformance the cases.
+ * the tile with the largest expected gain. The second iteration restores the mirror image of the picture as it came and takes
+ * the mean with the first; later ones go on from there. docs/conformance.md has the rules, tests/conformance the cases.
  *
  * @param areas every tile's share of the picture, summing to 1
  * @param looks whether the whole picture is looked at before each round of iterations
@@ -141,6 +151,15 @@ class Controller(
         makeRoom(index)
     }
 
+    /** The mirror image of a tile's original was encoded, which says nothing of the kept picture. */
+    fun mirrored(index: Int, ms: Double) {
+        cost = cost.encoded(ms)
+        val tile = tiles[index]
+        tile.estimate = true
+        tile.assessed = tile.quality ?: 0.0
+        makeRoom(index)
+    }
+
     /** A tile's original was encoded again. */
     fun recalled(index: Int, ms: Double) {
         cost = cost.encoded(ms)
@@ -200,7 +219,7 @@ class Controller(
     /** Upper estimate of what is still needed to end a tile's next iteration, in milliseconds. */
     fun predictedMs(index: Int): Double {
         val tile = tiles[index]
-        val encodes = listOf(isLookDue(tile), !tile.estimate, !tile.original && tile.iteration > 0).count { it }
+        val encodes = listOf(isLookDue(tile), !tile.estimate, !tile.original && tile.iteration > MIRRORED).count { it }
         return encodes * cost.encode.upper + cost.refine.upper
     }
 
@@ -231,13 +250,13 @@ class Controller(
         val tile = tiles[index]
         return when {
             isLookDue(tile) -> Action.Look
-            !tile.estimate -> Action.Encode(index)
-            !tile.original -> Action.Recall(index)
+            !tile.estimate -> if (tile.iteration == MIRRORED) Action.Mirror(index) else Action.Encode(index)
+            !tile.original && tile.iteration > MIRRORED -> Action.Recall(index)
             else -> Action.Refine(index)
         }
     }
 
-    private fun isLookDue(tile: TileState) = looks && roundsLookedAt <= tile.iteration
+    private fun isLookDue(tile: TileState) = looks && roundsLookedAt < looksBefore(tile.iteration)
 
     private fun isGoodEnough(): Boolean {
         val wanted = policy.minQuality ?: return false

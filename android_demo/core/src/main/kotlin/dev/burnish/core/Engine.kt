@@ -24,7 +24,7 @@ internal class Engine(
     // One input for all calls; a tile that is refined right after it was encoded is there already.
     private val input: FloatBuffer =
         ByteBuffer.allocateDirect(4 * 3 * tile * tile).order(ByteOrder.nativeOrder()).asFloatBuffer()
-    private var packed: Pixels? = null
+    private var packed: Pair<Pixels, Boolean>? = null
 
     fun encodeTook(ms: Double) {
         cost = cost.encoded(ms)
@@ -34,8 +34,9 @@ internal class Engine(
         cost = cost.refined(ms)
     }
 
-    fun encode(pixels: Pixels): Encoded {
-        pack(pixels)
+    /** @param mirrored the picture's mirror image instead */
+    fun encode(pixels: Pixels, mirrored: Boolean = false): Encoded {
+        pack(pixels, mirrored)
         return session.encode(input)
     }
 
@@ -47,11 +48,33 @@ internal class Engine(
         return unpackTile(refined.planes, tile, current.height, current.width) to calibrated(refined.quality)
     }
 
+    /**
+     * The mean of [current], of [predicted] quality, with what becomes of the mirror image of [source], and the quality to expect
+     * of it; null with NaN where that is broken.
+     */
+    fun refineMirrored(
+        source: Pixels,
+        estimate: Encoded,
+        gates: FloatArray,
+        current: Pixels,
+        predicted: Double,
+    ): Pair<Pixels?, Double> {
+        pack(source, mirrored = true)
+        val refined = session.refine(input, estimate, estimate, gates)
+        val quality = calibrated(refined.quality)
+        if (quality.isNaN() || isBroken(refined.planes)) return null to Double.NaN
+        pack(current)
+        val mean = meanWithMirrored(input, refined.planes, tile)
+        val pixels = unpackTile(mean.planes, tile, current.height, current.width)
+        return pixels to qualityOfMean(predicted, quality, mean.difference)
+    }
+
     fun calibrated(quality: Double): Double = if (quality.isNaN()) quality else program.calibration.apply(quality)
 
-    private fun pack(pixels: Pixels) {
-        if (packed !== pixels) packTile(pixels, tile, input)
-        packed = pixels
+    private fun pack(pixels: Pixels, mirrored: Boolean = false) {
+        val last = packed
+        if (last == null || last.first !== pixels || last.second != mirrored) packTile(pixels, tile, input, mirrored)
+        packed = pixels to mirrored
     }
 
     // NaN, infinite, or black where the source was not.

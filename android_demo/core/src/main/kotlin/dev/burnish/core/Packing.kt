@@ -5,15 +5,20 @@ import kotlin.math.round
 
 private val LEVELS = FloatArray(256) { it / 255f }
 
-/** Write [pixels] as a program takes them, (1, 3, tile, tile) in [0, 1], mirrored where they are smaller than a tile. */
-fun packTile(pixels: Pixels, tile: Int, out: FloatBuffer) {
+/**
+ * Write [pixels] as a program takes them, (1, 3, tile, tile) in [0, 1], mirrored where they are smaller than a tile.
+ *
+ * @param mirrored with left and right of the tile exchanged
+ */
+fun packTile(pixels: Pixels, tile: Int, out: FloatBuffer, mirrored: Boolean = false) {
     require(out.capacity() == 3 * tile * tile) { "a buffer of ${out.capacity()} floats for a tile of $tile" }
     out.clear()
     val row = FloatArray(tile)
-    val columns = IntArray(tile) { 3 * mirrored(it, pixels.width) }
+    val columns = IntArray(tile) { 3 * reflected(it, pixels.width) }
+    if (mirrored) columns.reverse()
     for (channel in 0 until 3) {
         for (y in 0 until tile) {
-            val start = pixels.at(mirrored(y, pixels.height), 0) + channel
+            val start = pixels.at(reflected(y, pixels.height), 0) + channel
             for (x in 0 until tile) row[x] = LEVELS[pixels.data[start + columns[x]].toInt() and 0xff]
             out.put(row)
         }
@@ -40,6 +45,25 @@ fun unpackTile(planes: FloatBuffer, tile: Int, height: Int, width: Int): Pixels 
     return pixels
 }
 
+/** The mean of two restorations of a tile, and their mean squared difference. */
+class MeanOfTwo(val planes: FloatBuffer, val difference: Double)
+
+/** [one]: a picture, in [0, 1]; [mirrored]: what became of its mirror image, not clipped. */
+fun meanWithMirrored(one: FloatBuffer, mirrored: FloatBuffer, tile: Int): MeanOfTwo {
+    val result = FloatBuffer.allocate(3 * tile * tile)
+    var sum = 0.0
+    for (row in 0 until 3 * tile) {
+        for (x in 0 until tile) {
+            val first = one.get(row * tile + x)
+            val second = mirrored.get(row * tile + tile - 1 - x).coerceIn(0f, 1f)
+            val apart = (first - second).toDouble()
+            sum += apart * apart
+            result.put(row * tile + x, (first + second) / 2)
+        }
+    }
+    return MeanOfTwo(result, sum / result.capacity())
+}
+
 /** The mean of all values; not finite where one of them is not. */
 fun meanOf(planes: FloatBuffer): Double {
     val source = planes.duplicate()
@@ -55,7 +79,7 @@ fun meanOf(planes: FloatBuffer): Double {
 }
 
 // The index that mirroring with the edge repeated gives; a picture may be much smaller than a tile.
-private fun mirrored(index: Int, length: Int): Int {
+private fun reflected(index: Int, length: Int): Int {
     val place = index % (2 * length)
     return if (place < length) place else 2 * length - 1 - place
 }

@@ -1,6 +1,7 @@
 package dev.burnish.core
 
 import kotlin.math.log10
+import kotlin.math.min
 import kotlin.math.pow
 
 // The quality scale: 0 to 1 is 10 to 50 dB of PSNR, linearly.
@@ -12,6 +13,12 @@ fun qualityToPsnr(quality: Double): Double = PSNR_AT_ZERO + (PSNR_AT_ONE - PSNR_
 
 /** Mean squared error, of pixels in [0, 1], that a quality in [0, 1] stands for. */
 fun qualityToMse(quality: Double): Double = 10.0.pow(-qualityToPsnr(quality) / 10.0)
+
+/** Predicted quality of the mean of two restorations, from theirs and their mean squared [difference]. */
+fun qualityOfMean(one: Double, other: Double, difference: Double): Double {
+    val both = qualityToMse(one) + qualityToMse(other)
+    return mseToQuality(both / 2 - min(difference, both) / 4)
+}
 
 /** The quality of a mean squared error above 0; may leave [0, 1]. */
 fun mseToQuality(mse: Double): Double = (-10.0 * log10(mse) - PSNR_AT_ZERO) / (PSNR_AT_ONE - PSNR_AT_ZERO)

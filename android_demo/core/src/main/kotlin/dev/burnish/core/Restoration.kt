@@ -1,7 +1,7 @@
 package dev.burnish.core
 
 /** One kind of call of a program, as traces name it. */
-enum class Call(val word: String) { LOOK("look"), ENCODE("encode"), RECALL("recall"), REFINE("refine") }
+enum class Call(val word: String) { LOOK("look"), ENCODE("encode"), MIRROR("mirror"), RECALL("recall"), REFINE("refine") }
 
 /**
  * One call of the program; [iteration] is the tile's, 0 before its first refine.

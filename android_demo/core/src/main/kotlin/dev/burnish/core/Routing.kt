@@ -62,7 +62,7 @@ private const val LIKELY = 1.0
  * likely. Of those in [Routing.uneven] the larger of both, and where the look's is not likely their sum, as of independent
  * evidence, or −∞ where that is not positive.
  *
- * [looks] are those of every round up to the tile's own, the last; none for a picture of one tile. What the first one found
+ * [looks] are all up to the one that the tile goes by, the last; none for a picture of one tile. What the first one found
  * unlikely no later one finds, but for leaves in [Routing.uneven]: restoring adds no degradation.
  */
 fun agreedLogits(routing: Routing, looks: List<List<Double>>, tile: List<Double>): List<Double> {

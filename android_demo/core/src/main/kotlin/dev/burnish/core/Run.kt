@@ -23,8 +23,10 @@ internal class Run(
 
     private val sources = List(plan.size) { picture.view(plan.region(it)) }
 
-    // What the next iteration starts from, and what the picture shows; they differ after a forced regression.
+    // What the next iteration starts from, with the quality that was predicted of it, and what the picture shows; they differ
+    // after a forced regression.
     private val current = sources.toMutableList()
+    private val predicted = DoubleArray(plan.size)
     private val kept = sources.toMutableList()
     private var canvas = picture
     private val trace = mutableListOf<Event>()
@@ -45,6 +47,7 @@ internal class Run(
                 when (val action = controller.choose(elapsed())) {
                     Action.Look -> takeALook()
                     is Action.Encode -> encode(action.tile)
+                    is Action.Mirror -> mirror(action.tile)
                     is Action.Recall -> recall(action.tile)
                     is Action.Refine -> return refine(action.tile)
                     Action.Stop -> return null
@@ -112,16 +115,10 @@ internal class Run(
         val pixels = current[index]
         val encoded = call(index, engine::encodeTook) { engine.encode(pixels) }
         val ms = elapsed() - before
-        val said = encoded.assessment
-        val routing = engine.routing
+        val beliefs = see(index, encoded)
         val iteration = controller.tiles[index].iteration
-        val logits = agreedLogits(routing, looks.take(iteration + 1), said.logits)
-        val gates = fixed ?: route(routing, said.granularity, logits)
-        val beliefs = routing.leaves.indices.associate { routing.leaves[it] to sigmoid(logits[it]) }
-        seen[index] = Seen(gates, beliefs)
-        estimates[index] = encoded
         if (iteration == 0) originals[index] = encoded
-        val quality = engine.calibrated(said.quality)
+        val quality = engine.calibrated(encoded.assessment.quality)
         controller.encoded(index, quality, beliefs.values.max(), ms)
         record(Event(Call.ENCODE, index, iteration, ms, elapsed(), quality))
         if (iteration == 0) {
@@ -131,19 +128,47 @@ internal class Run(
         forget()
     }
 
+    private suspend fun mirror(index: Int) {
+        val before = elapsed()
+        val encoded = call(index, engine::encodeTook) { engine.encode(sources[index], mirrored = true) }
+        val ms = elapsed() - before
+        see(index, encoded)
+        controller.mirrored(index, ms)
+        record(Event(Call.MIRROR, index, MIRRORED, ms, elapsed()))
+        forget()
+    }
+
+    // Routes a tile by what was said of it.
+    private fun see(index: Int, encoded: Encoded): Map<String, Double> {
+        val said = encoded.assessment
+        val routing = engine.routing
+        val logits = agreedLogits(routing, looks.take(looksBefore(controller.tiles[index].iteration)), said.logits)
+        val gates = fixed ?: route(routing, said.granularity, logits)
+        val beliefs = routing.leaves.indices.associate { routing.leaves[it] to sigmoid(logits[it]) }
+        seen[index] = Seen(gates, beliefs)
+        estimates[index] = encoded
+        return beliefs
+    }
+
     private suspend fun refine(index: Int): Update {
         val before = elapsed()
-        val source = current[index]
+        val last = current[index]
+        val expected = predicted[index]
         val saw = seen.getValue(index)
         val gates = gateTensor(engine.routing, saw.gates, engine.rank)
-        val original = originals.getValue(index)
         val estimate = estimates.getValue(index)
-        val (pixels, quality) = call(index, engine::refineTook) { engine.refine(source, original, estimate, gates) }
         val tile = controller.tiles[index]
+        val (pixels, quality) = if (tile.iteration == MIRRORED) {
+            call(index, engine::refineTook) { engine.refineMirrored(sources[index], estimate, gates, last, expected) }
+        } else {
+            val original = originals.getValue(index)
+            call(index, engine::refineTook) { engine.refine(last, original, estimate, gates) }
+        }
         // Told before what it costs is known whole: showing the result belongs to the step.
         var patch: Pixels? = null
         if (pixels != null) {
             current[index] = pixels
+            predicted[index] = quality
             if (controller.keeps(index, quality)) patch = show(index, pixels)
         }
         val ms = elapsed() - before

@@ -24,6 +24,7 @@ class ConformanceTest(
     fun givesWhatIsExpected() {
         val given = when (section) {
             "controller.estimates" -> playEstimate(case)
+            "controller.means" -> playMean(case)
             "controller.cases", "tiles.orders" -> playController(case)
             "routing.cases" -> playRouting(case)
             "tiles.plans" -> playPlan(case)
@@ -92,6 +93,11 @@ private fun playEstimate(case: JsonObject): Map<String, Any> {
     return mapOf("mean" to last.mean, "deviation" to last.deviation, "upper" to last.upper)
 }
 
+private fun playMean(case: JsonObject): Map<String, Any> {
+    val (one, other, difference) = listOf("one", "other", "difference").map { case[it].asDouble }
+    return mapOf("quality" to qualityOfMean(one, other, difference))
+}
+
 private fun policyOf(values: JsonObject): Policy = values.entrySet().fold(Policy()) { policy, (name, value) ->
     when (name) {
         "budget_ms" -> policy.copy(budgetMs = value.asDouble)
@@ -134,6 +140,11 @@ private fun playController(case: JsonObject): Map<String, Any> {
                 val (quality, belief, took) = answer(action.tile, "encode", controller.tiles[action.tile].iteration)
                 ms = took
                 controller.encoded(action.tile, quality, belief, ms)
+            }
+            is Action.Mirror -> {
+                actions += "mirror ${action.tile}"
+                ms = answer(action.tile, "encode", controller.tiles[action.tile].iteration)[2]
+                controller.mirrored(action.tile, ms)
             }
             is Action.Recall -> {
                 actions += "recall ${action.tile}"

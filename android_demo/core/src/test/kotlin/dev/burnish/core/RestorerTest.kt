@@ -90,14 +90,16 @@ class RestorerTest {
         val session = Brighter()
         restorer(session).use { restorer ->
             val source = picture(50, 40)
-            val stream = restorer.restore(source, Policy(maxIterations = 3))
+            val stream = restorer.restore(source, Policy(maxIterations = 3, minGain = -1.0))
             val updates = stream.updates.toList()
             val result = stream.result
             assertEquals(listOf(1, 2, 3), updates.map { it.iteration })
             assertEquals(Stop.ITERATIONS, result.reason)
             assertEquals(3, result.iteration)
             assertEquals(listOf(0, 1, 2, 3), result.steps.map { it.iteration })
-            assertArrayEquals(ByteArray(source.data.size) { (source.data[it] + 3).toByte() }, result.picture.copy().data)
+            assertEquals(listOf("encode", "refine", "mirror", "refine", "encode", "refine"), result.trace.map { it.ran.word })
+            // What is done to every pixel alike is done to the mirror image too, and so to the mean.
+            assertArrayEquals(ByteArray(source.data.size) { (source.data[it] + 2).toByte() }, result.picture.copy().data)
             assertEquals(setOf("burnish"), session.threads)
         }
     }
@@ -124,7 +126,7 @@ class RestorerTest {
     fun featuresAreGivenBack() = runBlocking {
         val session = Brighter()
         val restorer = restorer(session, featureMemoryMb = 2.0)
-        restorer.restore(picture(100, 150), Policy(maxIterations = 3)).updates.toList()
+        restorer.restore(picture(100, 150), Policy(maxIterations = 3, minGain = -1.0)).updates.toList()
         restorer.warmUp(1)
         assertEquals("held at most: two, the one in hand and its estimate", true, session.mostAlive <= 4)
         restorer.close()
@@ -259,6 +261,24 @@ class RestorerTest {
             { Policy(minGain = Double.POSITIVE_INFINITY) },
         )
         for (policy in policies) assertThrows(InputException::class.java) { policy() }
+    }
+
+    @Test
+    fun theMeanWithAMirrorImage() {
+        val pixels = Pixels(2, 3, ByteArray(18) { (it * 10).toByte() })
+        val (straight, turned) = List(2) { FloatBuffer.allocate(3 * 8 * 8) }
+        packTile(pixels, 8, straight)
+        packTile(pixels, 8, turned, mirrored = true)
+        for (i in 0 until 192) assertEquals(straight.get(i), turned.get(i / 8 * 8 + 7 - i % 8), 0f)
+        val same = meanWithMirrored(straight, turned, 8)
+        assertEquals(0.0, same.difference, 0.0)
+        for (i in 0 until 192) {
+            assertEquals(straight.get(i), same.planes.get(i), 0f)
+            turned.put(i, 2f)
+        }
+        val white = meanWithMirrored(straight, turned, 8)
+        for (i in 0 until 192) assertEquals((straight.get(i) + 1) / 2, white.planes.get(i), 0f)
+        assertEquals((0 until 192).sumOf { (1.0 - straight.get(it)).let { apart -> apart * apart } } / 192, white.difference, 1e-6)
     }
 
     @Test

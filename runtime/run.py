@@ -323,7 +323,7 @@ def mean_of(one: Array, quality: float, other: Array, others: float) -> tuple[Ar
     """Of two restorations, and the quality to expect of it."""
     other = np.clip(other, 0, 1)
     difference = float(np.square(one - other, dtype=np.float64).mean())
-    return (one + other) / 2, quality_of_mean(quality, others, difference)
+    return (one + other) * np.float32(0.5), quality_of_mean(quality, others, difference)
 
 
 def _broken(restored: Array, source: Array) -> bool:

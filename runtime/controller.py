@@ -25,6 +25,8 @@ from .quality import mse_to_quality, quality_to_mse
 # What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
 # Of 0.05 to 1, tried on tiles of eight mixtures, 0.2 to 0.5 used the time best (docs/runtime.md).
 UNSEEN = 0.25
+# The same after the mirror image: going on brings a tenth of what that did (docs/decisions.md).
+SETTLED = 0.025
 # A predicted loss is believed from here on, 2 dB: less is within the heads' scatter (docs/decisions.md).
 TOLERANCE = 0.05
 # A predicted gain is worth another iteration from here on, 1.6 dB: the heads promise more than comes.
@@ -199,7 +201,8 @@ class Controller:
         gained, kept = quality - tile.assessed, self.keeps(index, quality)
         if kept:
             self._keep(tile, quality)
-        tile.gain = UNSEEN * tile.area * quality_to_mse(quality) * tile.belief**2
+        left = UNSEEN if tile.iteration <= MIRRORED else SETTLED
+        tile.gain = left * tile.area * quality_to_mse(quality) * tile.belief**2
         self._place(index)
         forced = tile.iteration < policy.min_iterations
         if kept and self._enough(tile, quality):

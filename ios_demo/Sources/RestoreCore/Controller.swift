@@ -44,6 +44,8 @@ public struct TileState: Equatable, Sendable {
 public struct Controller: Sendable {
   /// What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
   static let unseen = 0.25
+  /// The same after the mirror image.
+  static let settled = 0.025
   /// A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
   static let tolerance = 0.05
   /// Iterations of a tile after which its mirror image is restored.
@@ -142,7 +144,8 @@ public struct Controller: Sendable {
     let (gained, kept) = (quality - tiles[index].assessed, keeps(index, quality: quality))
     if kept { keep(index, quality) }
     let tile = tiles[index]
-    tiles[index].gain = Self.unseen * tile.area * Quality.error(quality) * (tile.belief * tile.belief)
+    let left = tile.iteration <= Self.mirrored ? Self.unseen : Self.settled
+    tiles[index].gain = left * tile.area * Quality.error(quality) * (tile.belief * tile.belief)
     let forced = tile.iteration < policy.minIterations
     if kept && enough(tile, quality) {
       finish(index, .quality)

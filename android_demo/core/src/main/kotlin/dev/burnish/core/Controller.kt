@@ -6,6 +6,9 @@ import kotlin.math.max
 // What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
 private const val UNSEEN = 0.25
 
+// The same after the mirror image.
+private const val SETTLED = 0.025
+
 // A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
 private const val TOLERANCE = 0.05
 
@@ -180,7 +183,8 @@ class Controller(
         val gained = quality - tile.assessed
         val kept = keeps(index, quality)
         if (kept) keep(tile, quality)
-        tile.gain = UNSEEN * tile.area * qualityToMse(quality) * (tile.belief * tile.belief)
+        val left = if (tile.iteration <= MIRRORED) UNSEEN else SETTLED
+        tile.gain = left * tile.area * qualityToMse(quality) * (tile.belief * tile.belief)
         val forced = tile.iteration < policy.minIterations
         when {
             kept && isEnough(tile, quality) -> finish(index, Stop.QUALITY)

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from ..runtime.errors import InputError
 from ..runtime.pictures import read
 from ..runtime.routing import Routing
-from ..runtime.tiles import GRID
+from ..runtime.tiles import GRID, make_small, to_program
 from ..runtime.tree import LEAVES
 from .degradations import KINDS, degrade
 from .recipe import Frozen
@@ -31,6 +31,8 @@ MILDEST = 0.08
 SHRUNK, SMALLEST, AFTERWARDS = 0.6, 5.0, 0.5
 # Of JPEG samples: the share that was cropped afterwards, so that blocks begin anywhere.
 CROPPED = 0.5
+# Scenes at a time that tiles are cut from, samples after which one is exchanged, and a scene's longer side in patches at most.
+SCENES, TILES, WIDEST = 16, 16, 4
 # Leaves that are still there in a picture made small; noise and blur are gone, and not to be told any more.
 STAYING = Routing().whole
 KEPT_BYTES = 2**30
@@ -50,6 +52,12 @@ class Mixture(Frozen):
         ge=0,
         le=1,
         description="share of samples whose photograph gets other light, colours and size first",
+    )
+    wide: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of samples that are a tile of a larger picture, of which a student sees all, made small",
     )
 
     @model_validator(mode="after")
@@ -80,16 +88,17 @@ class Batch(NamedTuple):
 
     clean: Tensor  # (B, 3, P, P) in [0, 1]
     degraded: Tensor  # (B, 3, P, P) in [0, 1]
+    look: Tensor  # (B, 3, P, P) in [0, 1]: all of the picture of which `degraded` is a tile, made small; itself where it is all
     severities: Tensor  # (B, leaves), 0 where a leaf is absent
     rounds: Tensor  # (B, R, 3, P, P) in [0, 1]: a teacher's pictures
     features: Tensor  # (B, R, C, h, w): a teacher's features
 
     @classmethod
-    def untaught(cls, clean: Tensor, degraded: Tensor, severities: Tensor) -> Batch:
-        """Samples, batched or single, without a teacher's trajectory."""
+    def untaught(cls, clean: Tensor, degraded: Tensor, severities: Tensor, look: Tensor | None = None) -> Batch:
+        """Samples, batched or single, without a teacher's trajectory, of whole pictures unless there is a look at more."""
         lead = severities.shape[:-1]
         rounds, features = clean.new_zeros(*lead, 0, *clean.shape[-3:]), clean.new_zeros(*lead, 0, 0, 1, 1)
-        return cls(clean, degraded, severities, rounds, features)
+        return cls(clean, degraded, degraded if look is None else look, severities, rounds, features)
 
 
 class Source(Protocol):
@@ -177,11 +186,21 @@ def shrink(picture: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     return (np.round(small[0].permute(1, 2, 0).numpy() * 255.0) / 255.0).astype(np.float32)
 
 
+class Scene(NamedTuple):
+    """A degraded picture that several samples are tiles of."""
+
+    clean: NDArray[np.float32]  # H×W×3 in [0, 1]
+    degraded: NDArray[np.float32]
+    look: NDArray[np.float32]  # (3, P, P)
+    severities: NDArray[np.float32]
+
+
 class DegradedPatches(Dataset[Batch]):
     """Random crops, flipped and turned, with a random mixture of degradations.
 
     Of those that are varied, some are larger crops made small: mostly before they are degraded, as if taken from further
-    away; some of the dark and hazy ones after, as pictures are before they are sent, which takes their noise.
+    away; some of the dark and hazy ones after, as pictures are before they are sent, which takes their noise. Wide ones are
+    tiles of scenes, as the runtime cuts and looks at them; a scene serves samples that lie apart, since degrading it is slow.
 
     Sample `i` depends on `(seed, i)` alone, so a resumed run sees exactly the samples it would have seen.
     """
@@ -190,6 +209,7 @@ class DegradedPatches(Dataset[Batch]):
         self.photos, self.mixture, self.patch, self.seed = photos, mixture, patch, seed
         self.start, self.count = start, count
         self.pictures = Pictures()
+        self._scenes: dict[int, Scene] = {}
 
     def __len__(self) -> int:
         return self.count - self.start
@@ -213,20 +233,28 @@ class DegradedPatches(Dataset[Batch]):
         top, left = rng.integers(GRID, size=2)
         return degrade(np.pad(clean, ((top, 0), (left, 0), (0, 0)), "reflect"), mixture, seed)[top:, left:]
 
+    @staticmethod
+    def _crop(pixels: NDArray[np.uint8], height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """A random part of a photograph, flipped and turned, in [0, 1]."""
+        top = rng.integers(pixels.shape[0] - height + 1)
+        left = rng.integers(pixels.shape[1] - width + 1)
+        crop = np.rot90(pixels[top : top + height, left : left + width], 2 * int(rng.integers(2)))
+        if rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        return np.ascontiguousarray(crop, np.float32) / 255.0
+
     def __getitem__(self, index: int) -> Batch:
-        rng = np.random.default_rng([self.seed, self.start + index])
+        place = self.start + index
+        rng = np.random.default_rng([self.seed, place])
+        if self.mixture.wide > 0 and rng.random() < self.mixture.wide:
+            return self._tile(place, rng)
         pixels = self._photo(self.photos[rng.integers(len(self.photos))])
         varied = self.mixture.varied > 0 and rng.random() < self.mixture.varied
         side = self.patch
         if varied and rng.random() < SHRUNK:
             # Up to the whole picture: what is dark and what is only a dark corner shows in all of it.
             side = int(self.patch * min(SMALLEST, min(pixels.shape[:2]) / self.patch) ** rng.random())
-        top = rng.integers(pixels.shape[0] - side + 1)
-        left = rng.integers(pixels.shape[1] - side + 1)
-        crop = np.rot90(pixels[top : top + side, left : left + side], 2 * int(rng.integers(2)))
-        if rng.random() < 0.5:
-            crop = crop[:, ::-1]
-        clean = np.ascontiguousarray(crop, np.float32) / 255.0
+        clean = self._crop(pixels, side, side, rng)
         mixture = self.mixture.draw(rng)
         stays = any(KINDS[kind].leaf in STAYING for kind in mixture)
         afterwards = side > self.patch and stays and rng.random() < AFTERWARDS
@@ -237,7 +265,41 @@ class DegradedPatches(Dataset[Batch]):
         degraded = self._degrade(clean, mixture, rng)
         if afterwards:
             clean, degraded = shrink(clean, self.patch), shrink(degraded, self.patch)
-        severities = np.zeros(len(LEAVES), np.float32)
-        for kind, severity in mixture.items():
-            severities[LEAVES.index(KINDS[kind].leaf)] = severity
-        return Batch.untaught(to_tensor(clean), to_tensor(degraded), torch.from_numpy(severities))
+        return Batch.untaught(to_tensor(clean), to_tensor(degraded), torch.from_numpy(_severities(mixture)))
+
+    def _tile(self, place: int, rng: np.random.Generator) -> Batch:
+        """A tile of a scene, cut where the runtime would cut, and the look at the scene."""
+        number = place // TILES + place % SCENES
+        if number not in self._scenes:
+            if len(self._scenes) == SCENES:
+                del self._scenes[min(self._scenes)]
+            self._scenes[number] = self._scene(number)
+        scene = self._scenes[number]
+        top, left = (GRID * int(rng.integers((side - self.patch) // GRID + 1)) for side in scene.clean.shape[:2])
+        part = slice(top, top + self.patch), slice(left, left + self.patch)
+        severities = torch.from_numpy(scene.severities)
+        return Batch.untaught(
+            to_tensor(scene.clean[part]), to_tensor(scene.degraded[part]), severities, torch.from_numpy(scene.look)
+        )
+
+    def _scene(self, number: int) -> Scene:
+        rng = np.random.default_rng([self.seed, number, 1])
+        pixels = self._photo(self.photos[rng.integers(len(self.photos))])
+        height, width = pixels.shape[:2]
+        least = self.patch / min(height, width)
+        scale = least * max(1.0, min(1.0, WIDEST * self.patch / max(height, width)) / least) ** rng.random()
+        clean = self._crop(pixels, max(self.patch, int(height * scale)), max(self.patch, int(width * scale)), rng)
+        if rng.random() < self.mixture.varied:
+            clean = vary(clean, rng)
+        mixture = self.mixture.draw(rng)
+        degraded = self._degrade(clean, mixture, rng)
+        look = to_program(make_small(np.round(degraded * 255).astype(np.uint8), self.patch), self.patch)[0]
+        return Scene(clean, degraded, look, _severities(mixture))
+
+
+def _severities(mixture: dict[str, float]) -> NDArray[np.float32]:
+    """The severity of every leaf, 0 where it is absent."""
+    severities = np.zeros(len(LEAVES), np.float32)
+    for kind, severity in mixture.items():
+        severities[LEAVES.index(KINDS[kind].leaf)] = severity
+    return severities

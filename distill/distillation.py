@@ -85,6 +85,18 @@ def own_gates(routing: Routing, assessment: Tensor, rank: int) -> Tensor:
     return _ranks(route_batch(routing, assessment[:, 1], assessment[:, 2:].sigmoid()), rank)
 
 
+def whole_columns(routing: Routing) -> list[int]:
+    """Columns of an assessment that a look at the whole picture is asked for."""
+    return [2 + index for index, leaf in enumerate(routing.leaves) if leaf in routing.whole]
+
+
+def by_look(routing: Routing, assessment: Tensor, look: Tensor) -> Tensor:
+    """Assessments of tiles, (B, 2 + leaves), that say of the whole picture what those of looks at it, as many, say."""
+    columns, told = whole_columns(routing), assessment.clone()
+    told[:, columns] = look[:, columns]
+    return told
+
+
 def _ranks(gates: Tensor, rank: int) -> Tensor:
     """Every expert's gate repeated over its rank: (B, experts) → (B, experts · rank, 1, 1)."""
     return gates.repeat_interleave(rank, 1)[..., None, None]
@@ -203,6 +215,8 @@ class DistillationObjective(Objective[Student]):
 
         current = batch.degraded
         original = estimate = student.encode(current)
+        tiles = (batch.look != current).flatten(1).any(1).nonzero()[:, 0]
+        look = student.encode(batch.look[tiles]) if len(tiles) else None
         input_error = (current - clean).square().mean((1, 2, 3))
         quality_now = quality_of(psnr(current, clean))[:, None]
         figures["psnr_0"] = psnr(current, clean).mean()
@@ -212,8 +226,18 @@ class DistillationObjective(Objective[Student]):
             error = (current - clean).square().mean((1, 2, 3))
             left = (error / input_error.clamp_min(1e-6)).clamp(0, 1).sqrt()[:, None]
             remaining = present * left
-            estimate = self._privileged(estimate, current, clean)
             parts["routing"] = parts["routing"] + self._routing_loss(assessment, remaining)
+            if look is not None:
+                tokens = estimate.tokens.index_copy(0, tiles, look.tokens.to(estimate.tokens.dtype))
+                estimate = estimate._replace(tokens=tokens)
+                if t == 0:
+                    seen, whole = look.assessment.float(), whole_columns(self.routing)
+                    told = F.binary_cross_entropy_with_logits(
+                        seen[:, whole], remaining[tiles][:, [c - 2 for c in whole]]
+                    )
+                    parts["routing"] = parts["routing"] + told
+                    assessment = assessment.index_copy(0, tiles, by_look(self.routing, assessment[tiles], seen))
+            estimate = self._privileged(estimate, current, clean)
             restored, predicted = student.refine(current, original, estimate, self._gates(assessment, remaining))
             restored, predicted = restored.float(), predicted.float()
             parts["image"] = parts["image"] + fidelity_loss(restored, clean, w.floor)

@@ -13,7 +13,7 @@ from ..distill.degradations import KINDS, degrade
 from ..distill.student import Student
 from ..runtime.pictures import read
 from ..runtime.routing import Routing, gate_tensor, route
-from ..runtime.tiles import cut, plan_tiles
+from ..runtime.tiles import cut, make_small, plan_tiles, to_program
 from .config import QuantizeConfig
 
 Samples = dict[str, list[tuple[Tensor, ...]]]
@@ -23,7 +23,7 @@ Samples = dict[str, list[tuple[Tensor, ...]]]
 def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, config: QuantizeConfig) -> Samples:
     """Inputs of both methods along trajectories: degraded photographs, refined as the runtime would.
 
-    Gates are the routed ones.
+    In turn tiles, with the tokens of a look at all of their picture, and such looks, pictures themselves. Gates are routed.
     """
     rng = np.random.default_rng(config.seed)
     paths = list_pictures(photos)
@@ -31,10 +31,12 @@ def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, co
     for index in range(config.pictures):
         rgb = read(paths[int(rng.integers(len(paths)))]).rgb
         plan = plan_tiles(rgb.shape[0], rgb.shape[1], tile)
-        clean = cut(rgb, plan, int(rng.integers(len(plan.origins))))[0].transpose(1, 2, 0)
-        mixture = _mixture(index, rng)
-        degraded = degrade(np.ascontiguousarray(clean), mixture, int(rng.integers(2**31)))
-        current = torch.from_numpy(np.ascontiguousarray(degraded.transpose(2, 0, 1)[None]))
+        place = int(rng.integers(len(plan.origins)))
+        degraded = np.rint(degrade(rgb, _mixture(index, rng), int(rng.integers(2**31))) * 255).astype(np.uint8)
+        look = torch.from_numpy(to_program(make_small(degraded, tile), tile))
+        current, context = look, None
+        if index % 2 == 0:
+            current, context = torch.from_numpy(cut(degraded, plan, place)), student.encode(look).tokens
         original = None
         for _ in range(config.iterations):
             estimate = student.encode(current)
@@ -44,6 +46,8 @@ def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, co
             gates = torch.from_numpy(
                 gate_tensor(routing, route(routing, assessment[1], assessment[2:]), student.config.rank)
             )
+            if context is not None:
+                estimate = estimate._replace(tokens=context)
             samples["refine"].append((current, *original.features, *estimate.features[1:], estimate.tokens, gates))
             current = student.refine(current, original, estimate, gates)[0].clamp(0, 1)
     return samples

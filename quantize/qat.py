@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, fx, nn
 
 from ..distill.data import Batch, Mixture, Photographs
-from ..distill.distillation import own_gates
+from ..distill.distillation import by_look, own_gates
 from ..distill.metrics import psnr
 from ..distill.recipe import Schedule
 from ..distill.student import Student
@@ -31,6 +31,10 @@ _WITH_BIAS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv_transpose2d.inp
 FLOOR = 1e-5
 # Above this error of its own the student is to be followed no less closely (40 dB): an offset of the whole picture shows.
 CEILING = 1e-4
+# Share of steps on a first iteration, which the second, of the mirror image, is too; the others go on from its result.
+FIRST = 0.8
+# Share of samples that are a tile of a larger picture.
+WIDE = 0.6
 
 
 def make_schedule(minutes: float, tile: int, seed: int) -> Schedule:
@@ -62,7 +66,7 @@ def fine_tune(
     `schedule`: of `make_schedule`. `out`: folder of the run, which resumes there. Raises InputError without a picture.
     """
     model = nn.ModuleDict({name: _trainable(graph) for name, graph in graphs.items()})
-    source = Photographs(photos, Mixture(), schedule.patch, schedule.seed)
+    source = Photographs(photos, Mixture(wide=WIDE), schedule.patch, schedule.seed)
     weights = train(SelfDistillation(model, student, routing), schedule, source, out, progress)
     model.load_state_dict(load_file(weights))
     for name, graph in graphs.items():
@@ -86,29 +90,40 @@ class SelfDistillation(Objective[nn.ModuleDict]):
         self._routing = routing
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """`loss`, its parts, and the decibels lost; iterations 1 and 2 in turn by lot, on the student's own trajectory."""
+        """`loss`, its parts, and the decibels lost of an iteration drawn by lot, on the student's own trajectory."""
         with torch.autocast(batch.clean.device.type, enabled=False):
             return self._losses(batch)
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         student = self._student[0].to(batch.clean.device)
         encode, refine = self.model["encode"], self.model["refine"]
+        wide, first = not torch.equal(batch.look, batch.degraded), bool(torch.rand(()) < FIRST)
         with torch.no_grad():
-            original = estimate = student.encode(batch.degraded)
             current = batch.degraded
-            first = bool(torch.rand(()) < 0.5)
+            original = estimate = student.encode(current)
+            seen = estimate.assessment
+            if wide:
+                look = student.encode(batch.look)
+                estimate, seen = estimate._replace(tokens=look.tokens), by_look(self._routing, seen, look.assessment)
             if not first:
-                restored, _ = student.refine(current, original, estimate, self._gates(estimate.assessment))
-                current = restored.clamp(0, 1)
+                restored, _ = student.refine(current, original, estimate, self._gates(seen))
+                current, tokens = restored.clamp(0, 1), estimate.tokens
                 estimate = student.encode(current)
-            target, quality = student.refine(current, original, estimate, self._gates(estimate.assessment))
+                seen = estimate.assessment
+                if wide:
+                    estimate = estimate._replace(tokens=tokens)
+            target, quality = student.refine(current, original, estimate, self._gates(seen))
             allowed = (target.clamp(0, 1) - batch.clean).square().mean().clamp(max=CEILING) + FLOOR
         *evidence, tokens, assessment = encode(batch.degraded)
-        guess = evidence
+        guess, seen = evidence, assessment
         if not first:
             *guess, tokens, assessment = encode(current)
+            seen = assessment
+        if wide:
+            *_, tokens, said = encode(batch.look)
+            seen = by_look(self._routing, assessment, said) if first else assessment
         # Its own gates: nearly half of what int8 cost in haze came through experts that opened a little differently.
-        got, predicted = refine(current, *evidence, *guess[1:], tokens, self._gates(assessment))
+        got, predicted = refine(current, *evidence, *guess[1:], tokens, self._gates(seen))
         picture = torch.log1p((got - target).square().mean() / allowed)
         bottleneck = (guess[2] - estimate.features[2]).square().mean() / estimate.features[2].square().mean()
         heads = (assessment - estimate.assessment).square().mean() + 100 * (predicted - quality).square().mean()

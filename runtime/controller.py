@@ -247,7 +247,7 @@ class Controller:
     def predicted_ms(self, index: int) -> float:
         """Upper estimate of what is still needed to end a tile's next iteration."""
         tile = self.tiles[index]
-        encodes = self._look_is_due(tile) + (not tile.estimate) + (not tile.original and tile.iteration > MIRRORED)
+        encodes = self._look_is_due(tile) + (not tile.estimate) + self._original_is_missing(tile)
         encode, refine = (estimate.predict(self.caution) for estimate in (self.cost.encode, self.cost.refine))
         return encodes * encode + refine
 
@@ -287,9 +287,14 @@ class Controller:
             return Action(Kind.LOOK)
         if not tile.estimate:
             return Action(Kind.MIRROR if tile.iteration == MIRRORED else Kind.ENCODE, index)
-        if not tile.original and tile.iteration > MIRRORED:
+        if self._original_is_missing(tile):
             return Action(Kind.RECALL, index)
         return Action(Kind.REFINE, index)
+
+    @staticmethod
+    def _original_is_missing(tile: TileState) -> bool:
+        """Whether the next iteration wants features that were given up; that of the mirror image reads none of the original."""
+        return not tile.original and tile.iteration > MIRRORED
 
     def _look_is_due(self, tile: TileState) -> bool:
         return self.looks and self.rounds_looked_at < looks_before(tile.iteration)

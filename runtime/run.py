@@ -92,6 +92,8 @@ class Run:
         # Degradation logits of every round's look: a tile goes by the look of its own round, since a later one sees a picture
         # whose other tiles are further.
         self._looks: list[tuple[float, ...]] = []
+        # Tokens of the first look: what a tile does not see of the picture it is of. None where the tile is all of it.
+        self._tokens: Any = None
         views = [picture.pixels[self._plan.region(i).slices] for i in range(count)]
         self._sources: list[Pixels] = views
         # What the next iteration starts from, with its predicted quality, and what the picture shows; they differ after a
@@ -184,6 +186,8 @@ class Run:
         look, ms = self._call(
             0, lambda: session.encode(to_program(make_small(canvas, tile), tile)), self._engine.encode_took
         )
+        if not self._looks:
+            self._tokens = look.tokens
         self._looks.append(look.logits)
         self._controller.looked(ms)
         self._record(Event("look", 0, self._controller.rounds_looked_at - 1, ms, self._elapsed()))
@@ -205,6 +209,8 @@ class Run:
             return session.encode(planes), planes
 
         (encoded, planes), ms = self._call(index, work, self._engine.encode_took)
+        if self._tokens is not None:
+            encoded = encoded._replace(tokens=self._tokens)
         self._estimates[index], self._planes = encoded, (index, planes)
         self._assess(index, encoded, ms)
         self._forget()

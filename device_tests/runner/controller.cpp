@@ -165,7 +165,7 @@ Controller::Rank Controller::rank(std::size_t index) const {
 
 double Controller::predicted_ms(std::size_t index) const {
   const TileState& tile = tiles_[index];
-  const int encodes = look_is_due(tile) + !tile.estimate + (!tile.original && tile.iteration > kMirrored);
+  const int encodes = look_is_due(tile) + !tile.estimate + original_is_missing(tile);
   return encodes * cost_.encode.upper() + cost_.refine.upper();
 }
 
@@ -188,8 +188,10 @@ Action Controller::step(std::size_t index) const {
   const TileState& tile = tiles_[index];
   if (look_is_due(tile)) return {Kind::kLook, 0};
   if (!tile.estimate) return {tile.iteration == kMirrored ? Kind::kMirror : Kind::kEncode, index};
-  return {tile.original || tile.iteration == kMirrored ? Kind::kRefine : Kind::kRecall, index};
+  return {original_is_missing(tile) ? Kind::kRecall : Kind::kRefine, index};
 }
+
+bool Controller::original_is_missing(const TileState& tile) { return !tile.original && tile.iteration > kMirrored; }
 
 bool Controller::look_is_due(const TileState& tile) const { return looks_ && rounds_looked_at_ < looks_before(tile.iteration); }
 

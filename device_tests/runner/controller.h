@@ -77,6 +77,8 @@ class Controller {
   std::optional<std::size_t> next(double elapsed_ms) const;
   Action step(std::size_t index) const;
   bool look_is_due(const TileState& tile) const;
+  // Whether the next iteration wants features that were given up; that of the mirror image reads none of the original.
+  static bool original_is_missing(const TileState& tile);
   bool good_enough() const;
   bool enough(const TileState& tile, double quality) const;
   void finish(std::size_t index, const char* reason);

@@ -101,7 +101,9 @@ class Run {
   void look() {
     const double before = elapsed();
     const Pixels whole = canvas();
-    looks_.push_back(program_.encode(to_program(make_small(whole, task_.tile), task_.tile)).logits);
+    const Encoded look = program_.encode(to_program(make_small(whole, task_.tile), task_.tile));
+    if (looks_.empty()) first_look_ = std::make_unique<OwnedEncoded>(look);
+    looks_.push_back(look.logits);
     const double ms = elapsed() - before;
     controller_.looked(ms);
     record("look", 0, static_cast<int>(looks_.size()) - 1, ms, {});
@@ -119,7 +121,9 @@ class Run {
 
   void encode(std::size_t index) {
     const double before = elapsed();
-    auto encoded = std::make_shared<OwnedEncoded>(program_.encode(source_of(index)));
+    Encoded seen = program_.encode(source_of(index));
+    if (first_look_) seen.tokens = first_look_->get().tokens;
+    auto encoded = std::make_shared<OwnedEncoded>(seen);
     const double ms = elapsed() - before;
     const Encoded& said = encoded->get();
     const int iteration = controller_.tiles()[index].iteration;
@@ -214,6 +218,8 @@ class Run {
   double began_;
   // Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further.
   std::vector<std::vector<double>> looks_;
+  // Its tokens tell every tile what it does not see of the picture; null where there is one tile.
+  std::unique_ptr<OwnedEncoded> first_look_;
   std::vector<Pixels> current_, kept_, steps_;
   std::vector<double> predicted_;  // of `current_`
   std::vector<std::shared_ptr<OwnedEncoded>> originals_, estimates_;

@@ -205,6 +205,7 @@ class CachedSamples(Dataset[Batch]):
         return Batch(
             clean=read("clean").float() / 255,
             degraded=read("degraded").float() / 255,
+            look=read("degraded").float() / 255,
             severities=read("severities"),
             rounds=read("rounds").float() / 255,
             features=read("features").float(),

@@ -22,6 +22,8 @@ from burnish.runtime.bundle import Teacher as Origin
 from burnish.runtime.errors import InputError
 from burnish.runtime.pictures import read
 from burnish.runtime.routing import Routing, route
+from burnish.runtime.tiles import GRID
+from burnish.runtime.tree import LEAVES
 from safetensors.torch import load_file
 from shared import PHOTOS
 
@@ -84,6 +86,51 @@ def test_jpeg_blocks_begin_anywhere_in_some_samples() -> None:
         begins.append((int(steps.argmax()) + 1) % 8)
     assert 0.3 < begins.count(0) / len(begins) < 0.8, begins
     assert len(set(begins)) > 4, begins
+
+
+def test_wide_samples_are_tiles_of_a_scene_with_a_look_at_all_of_it() -> None:
+    """Cut on the grid, each by its index alone, though scenes are kept for several."""
+    photos, mixture = list_pictures(PHOTOS / "train"), Mixture(members=(0.0, 1.0), leaves={"haze": 1}, wide=1.0)
+    patches = DegradedPatches(photos, mixture, 64, 600, seed=3)
+    for index in range(0, 600, 5):  # scenes come and go
+        patches[index]
+    last = patches[599]
+    for a, b in zip(DegradedPatches(photos, mixture, 64, 600, seed=3, start=599)[0], last, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    scene = patches._scenes[599 // data.TILES + 599 % data.SCENES]
+    assert all(side > 64 for side in scene.degraded.shape[:2])
+    found = [
+        (top, left)
+        for top in range(0, scene.degraded.shape[0] - 63, GRID)
+        for left in range(0, scene.degraded.shape[1] - 63, GRID)
+        if np.array_equal(scene.degraded[top : top + 64, left : left + 64].transpose(2, 0, 1), last.degraded.numpy())
+    ]
+    assert len(found) == 1
+    assert last.look.shape == (3, 64, 64)
+    np.testing.assert_allclose(last.look.mean((1, 2)), scene.degraded.mean((0, 1)), atol=0.05)
+    assert last.severities[LEAVES.index("haze")] > 0
+
+
+def test_a_tile_goes_by_the_tokens_and_gates_of_its_look() -> None:
+    patches = DegradedPatches(list_pictures(PHOTOS / "train"), Mixture(wide=1.0), 64, 4, seed=1)
+    batch = Batch(*torch.utils.data.default_collate([patches[i] for i in range(4)]))
+    alone = batch._replace(look=batch.degraded)
+    learner = objective(unroll=(1.0,), true_gates=0.0)
+    # Silent experts and a calm start would hide both.
+    with torch.no_grad():
+        learner.model.refiner.attention.project.weight.mul_(30)
+        learner.model.refiner.correction.bias.weight.mul_(20)
+    told, asked = [], []
+    hook = learner.model.refiner.register_forward_hook(lambda _, given, __: told.append(given[3:]))
+    looks = learner.model.encode(batch.look)
+    for given in (batch, alone, batch._replace(look=torch.cat([batch.degraded[:2], batch.look[2:]]))):
+        asked.append(float(learner(given)["image"].detach()))
+    hook.remove()
+    assert len(set(asked)) == 3
+    torch.testing.assert_close(told[0][0], looks.tokens)
+    torch.testing.assert_close(told[1][0], learner.model.encode(batch.degraded).tokens)
+    torch.testing.assert_close(told[2][0], torch.cat([told[1][0][:2], told[0][0][2:]]))
+    assert not torch.equal(told[0][1], told[1][1])
 
 
 def test_averaging_down_keeps_the_mean() -> None:

@@ -29,16 +29,16 @@ class Recorder:
         encoded, key = self._session.encode(image), digest(image)
         said = {"quality": encoded.quality, "granularity": encoded.granularity, "logits": list(encoded.logits)}
         self._encode[key] = said
-        return encoded._replace(features=(key, encoded.features))
+        return encoded._replace(features=(key, encoded.features), tokens=(key, encoded.tokens))
 
     def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
-        (evidence, features), (now, newer) = original.features, estimate.features
+        (evidence, features), (now, newer), (context, tokens) = original.features, estimate.features, estimate.tokens
         restored, quality = self._session.refine(
-            current, original._replace(features=features), estimate._replace(features=newer), gates
+            current, original._replace(features=features), estimate._replace(features=newer, tokens=tokens), gates
         )
         name = str(len(self._restored))
         self._restored[name] = np.ascontiguousarray(restored)
-        key = " ".join((digest(current), evidence, now, digest(gates)))
+        key = " ".join((digest(current), evidence, now, context, digest(gates)))
         self._refine[key] = {"quality": quality, "restored": name}
         return restored, quality
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from burnish.runtime import BackendError, InputError, Restorer, Stop
+from burnish.runtime.backends import Encoded
+from burnish.runtime.tiles import Array
 from numpy.typing import NDArray
 
 PROGRAMS = ("onnx-fp32", "executorch-xnnpack-fp32", "executorch-xnnpack-int8", "tensorrt-int8")
@@ -77,6 +79,32 @@ def test_the_trace_says_what_ran(restorer: Restorer, pixels: NDArray[np.uint8]) 
     assert one_tile.tiles == 1
     many = restorer.restore(pixels, max_iterations=1, min_iterations=1)
     assert [event.ran for event in many.trace] == ["look", *["encode", "refine"] * many.tiles]
+
+
+def test_tiles_go_by_the_tokens_of_the_first_look(
+    restorer: Restorer, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, encoded, asked = restorer._engine.session, [], []
+    encode, refine = session.encode, session.refine
+
+    def encodes(image: Array) -> Encoded:
+        encoded.append(encode(image))
+        return encoded[-1]
+
+    def refines(current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
+        asked.append(estimate.tokens)
+        return refine(current, original, estimate, gates)
+
+    monkeypatch.setattr(session, "encode", encodes)
+    monkeypatch.setattr(session, "refine", refines)
+    wanted = dict(max_iterations=3, min_iterations=3, rollback=False)
+    tiles = restorer.restore(pixels, **wanted).tiles
+    assert len(asked) == 3 * tiles > 3
+    assert all(tokens is encoded[0].tokens for tokens in asked)
+    encoded.clear()
+    asked.clear()
+    restorer.restore(pixels[:64, :64], **wanted)
+    assert [id(tokens) for tokens in asked] == [id(e.tokens) for e in encoded]
 
 
 def test_after_two_iterations_left_and_right_are_alike(restorer: Restorer, pixels: NDArray[np.uint8]) -> None:

@@ -182,7 +182,7 @@ public struct Controller: Sendable {
   /// Upper estimate of what is still needed to end a tile's next iteration.
   public func predictedMs(_ index: Int) -> Double {
     let tile = tiles[index]
-    let needs = [lookIsDue(tile), !tile.estimate, !tile.original && tile.iteration > Self.mirrored]
+    let needs = [lookIsDue(tile), !tile.estimate, originalIsMissing(tile)]
     return Double(needs.count { $0 }) * cost.encode.upper + cost.refine.upper
   }
 
@@ -223,8 +223,11 @@ public struct Controller: Sendable {
     let tile = tiles[index]
     if lookIsDue(tile) { return .look }
     if !tile.estimate { return tile.iteration == Self.mirrored ? .mirror(index) : .encode(index) }
-    return tile.original || tile.iteration == Self.mirrored ? .refine(index) : .recall(index)
+    return originalIsMissing(tile) ? .recall(index) : .refine(index)
   }
+
+  /// Whether the next iteration wants features that were given up; that of the mirror image reads none of the original.
+  private func originalIsMissing(_ tile: TileState) -> Bool { !tile.original && tile.iteration > Self.mirrored }
 
   private func lookIsDue(_ tile: TileState) -> Bool { looks && roundsLookedAt < Self.looksBefore(tile.iteration) }
 

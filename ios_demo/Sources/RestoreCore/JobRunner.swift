@@ -97,7 +97,8 @@ struct Samples {
       let original = try await session.encode(sample.image)
       let current = sample.current ?? sample.image
       let estimate = sample.current == nil ? original : try await session.encode(current)
-      let refined = try await session.refine(current, original: original, estimate: estimate, gates: sample.gates)
+      let refined = try await session.refine(
+        current, original: original, estimate: estimate, context: estimate, gates: sample.gates)
       for name in outputs {
         switch name {
         case "restored":

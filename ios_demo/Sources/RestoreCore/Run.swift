@@ -24,6 +24,8 @@ actor Run {
   private var estimates: [Int: Encoded] = [:]
   /// Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further.
   private var looks: [[Double]] = []
+  /// Its tokens tell every tile what it does not see of the picture; nil where there is one tile.
+  private var firstLook: Encoded?
   /// What the next iteration starts from, with the quality that was predicted of it, and what the picture shows; they differ after
   /// a forced regression.
   private var current: [Pixels]
@@ -113,6 +115,7 @@ actor Run {
       try await session.encode(Planes(Look.shrink(canvas, tile: tile), side: tile))
     }
     try check(encoded)
+    if looks.isEmpty { firstLook = encoded }
     looks.append(encoded.logits)
     let ms = elapsed - before
     controller.looked(ms: ms)
@@ -180,12 +183,13 @@ actor Run {
       preconditionFailure("the controller refines tiles that were encoded")
     }
     let came = mirrored ? original(index) : pixels
-    let calibration = engine.settings.calibration
+    let (context, calibration) = (firstLook ?? estimate, engine.settings.calibration)
     let ready = planes?.tile == index ? planes?.planes : nil
     let gates = Routing.tensor(seen.gates, rank: engine.settings.rank)
     let (restored, quality) = try await call(index, \.refine) { session -> (Pixels?, Double) in
       let source = ready ?? (mirrored ? Planes(came, side: tile).mirrored : Planes(came, side: tile))
-      let refined = try await session.refine(source, original: evidence, estimate: estimate, gates: gates)
+      let refined = try await session.refine(
+        source, original: evidence, estimate: estimate, context: context, gates: gates)
       // A program that predicts no number is as broken as one that gives no picture.
       if refined.quality.isNaN || Self.broken(refined.restored, source) { return (nil, .nan) }
       var (planes, quality) = (refined.restored, calibration.apply(refined.quality))

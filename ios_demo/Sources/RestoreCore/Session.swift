@@ -41,6 +41,8 @@ public struct Refined: Sendable {
 public protocol Session: Sendable {
   /// `image`: a picture of the program's tile.
   func encode(_ image: Planes) async throws -> Encoded
-  /// `gates`: every expert's weight, repeated over its rank.
-  func refine(_ current: Planes, original: Encoded, estimate: Encoded, gates: [Float]) async throws -> Refined
+  /// `context`: whose tokens are asked. `gates`: every expert's weight, repeated over its rank.
+  func refine(
+    _ current: Planes, original: Encoded, estimate: Encoded, context: Encoded, gates: [Float]
+  ) async throws -> Refined
 }

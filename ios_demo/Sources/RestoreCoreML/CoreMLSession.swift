@@ -63,14 +63,18 @@
       return try Encoded(features: features, assessment: Self.numbers(Self.array("assessment", output)))
     }
 
-    public func refine(_ current: Planes, original: Encoded, estimate: Encoded, gates: [Float]) async throws -> Refined {
-      guard let evidence = original.features as? Features, let now = estimate.features as? Features else {
+    public func refine(
+      _ current: Planes, original: Encoded, estimate: Encoded, context: Encoded, gates: [Float]
+    ) async throws -> Refined {
+      guard let evidence = original.features as? Features, let now = estimate.features as? Features,
+        let whole = context.features as? Features
+      else {
         throw RestoreError.program("the features are of another program")
       }
       let input = try MLDictionaryFeatureProvider(dictionary: [
         "current": Self.picture(current, for: "current", of: refine),
         "original1": evidence.scales[0], "original2": evidence.scales[1], "original3": evidence.scales[2],
-        "estimate2": now.scales[1], "estimate3": now.scales[2], "tokens": now.tokens,
+        "estimate2": now.scales[1], "estimate3": now.scales[2], "tokens": whole.tokens,
         "gates": Self.gates(gates, of: refine),
       ])
       let output = try await refine.model.prediction(from: input)

@@ -26,7 +26,9 @@ actor Grey: Session {
     return try Encoded(features: image.mean, assessment: [-1, -6, 2, -4, -4, -4, -4, -4, -4])
   }
 
-  func refine(_ current: Planes, original: Encoded, estimate: Encoded, gates: [Float]) async throws -> Refined {
+  func refine(
+    _ current: Planes, original: Encoded, estimate: Encoded, context: Encoded, gates: [Float]
+  ) async throws -> Refined {
     refines += 1
     let call = refines
     await work()
@@ -54,7 +56,9 @@ actor Stuck: Session {
     return try Encoded(features: 0, assessment: [0, 0, 0, 0, 0, 0, 0, 0, 0])
   }
 
-  func refine(_ current: Planes, original: Encoded, estimate: Encoded, gates: [Float]) async throws -> Refined {
+  func refine(
+    _ current: Planes, original: Encoded, estimate: Encoded, context: Encoded, gates: [Float]
+  ) async throws -> Refined {
     Refined(restored: current, quality: 0.5)
   }
 

@@ -27,11 +27,15 @@ final class Recording: Session {
       granularity: said["granularity"]?.asDouble ?? .nan, logits: logits)
   }
 
-  func refine(_ current: Planes, original: Encoded, estimate: Encoded, gates: [Float]) async throws -> Refined {
-    guard let evidence = original.features as? Features, let now = estimate.features as? Features else {
+  func refine(
+    _ current: Planes, original: Encoded, estimate: Encoded, context: Encoded, gates: [Float]
+  ) async throws -> Refined {
+    guard let evidence = original.features as? Features, let now = estimate.features as? Features,
+      let whole = context.features as? Features
+    else {
       throw RestoreError.program("the features are of another program")
     }
-    let key = [digest(current.values), evidence.picture, now.picture, digest(gates)].joined(separator: " ")
+    let key = [digest(current.values), evidence.picture, now.picture, whole.picture, digest(gates)].joined(separator: " ")
     guard let said = calls["refine"]?[key], let name = said["restored"]?.asString, let values = restored[name]?.values else {
       throw RestoreError.program("no such step was refined in Python")
     }

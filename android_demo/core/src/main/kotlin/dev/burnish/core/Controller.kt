@@ -223,7 +223,7 @@ class Controller(
     /** Upper estimate of what is still needed to end a tile's next iteration, in milliseconds. */
     fun predictedMs(index: Int): Double {
         val tile = tiles[index]
-        val encodes = listOf(isLookDue(tile), !tile.estimate, !tile.original && tile.iteration > MIRRORED).count { it }
+        val encodes = listOf(isLookDue(tile), !tile.estimate, isOriginalMissing(tile)).count { it }
         return encodes * cost.encode.upper + cost.refine.upper
     }
 
@@ -255,10 +255,13 @@ class Controller(
         return when {
             isLookDue(tile) -> Action.Look
             !tile.estimate -> if (tile.iteration == MIRRORED) Action.Mirror(index) else Action.Encode(index)
-            !tile.original && tile.iteration > MIRRORED -> Action.Recall(index)
+            isOriginalMissing(tile) -> Action.Recall(index)
             else -> Action.Refine(index)
         }
     }
+
+    // Whether the next iteration wants features that were given up; that of the mirror image reads none of the original.
+    private fun isOriginalMissing(tile: TileState) = !tile.original && tile.iteration > MIRRORED
 
     private fun isLookDue(tile: TileState) = looks && roundsLookedAt < looksBefore(tile.iteration)
 

@@ -41,11 +41,16 @@ internal class Engine(
     }
 
     /** The restored tile and its calibrated quality; null with NaN where it is broken. */
-    fun refine(current: Pixels, original: Encoded, estimate: Encoded, gates: FloatArray): Pair<Pixels?, Double> {
+    fun refine(
+        current: Pixels,
+        original: Encoded,
+        estimate: Encoded,
+        context: Encoded,
+        gates: FloatArray,
+    ): Pair<Pixels?, Double> {
         pack(current)
-        val refined = session.refine(input, original, estimate, gates)
-        if (isBroken(refined.planes)) return null to Double.NaN
-        return unpackTile(refined.planes, tile, current.height, current.width) to calibrated(refined.quality)
+        val refined = restored(original, estimate, context, gates) ?: return null to Double.NaN
+        return unpackTile(refined.planes, tile, current.height, current.width) to refined.quality
     }
 
     /**
@@ -55,18 +60,24 @@ internal class Engine(
     fun refineMirrored(
         source: Pixels,
         estimate: Encoded,
+        context: Encoded,
         gates: FloatArray,
         current: Pixels,
         predicted: Double,
     ): Pair<Pixels?, Double> {
         pack(source, mirrored = true)
-        val refined = session.refine(input, estimate, estimate, gates)
-        val quality = calibrated(refined.quality)
-        if (quality.isNaN() || isBroken(refined.planes)) return null to Double.NaN
+        val refined = restored(estimate, estimate, context, gates) ?: return null to Double.NaN
         pack(current)
         val mean = meanWithMirrored(input, refined.planes, tile)
         val pixels = unpackTile(mean.planes, tile, current.height, current.width)
-        return pixels to qualityOfMean(predicted, quality, mean.difference)
+        return pixels to qualityOfMean(predicted, refined.quality, mean.difference)
+    }
+
+    // What becomes of the packed picture, with its calibrated quality; null where it is broken.
+    private fun restored(original: Encoded, estimate: Encoded, context: Encoded, gates: FloatArray): Refined? {
+        val refined = session.refine(input, original, estimate, context, gates)
+        val quality = calibrated(refined.quality)
+        return if (quality.isNaN() || isBroken(refined.planes)) null else Refined(refined.planes, quality)
     }
 
     fun calibrated(quality: Double): Double = if (quality.isNaN()) quality else program.calibration.apply(quality)

@@ -30,7 +30,9 @@ class Restorer private constructor(private val engine: Engine) : Closeable {
             // The first run allocates and says nothing of the cost.
             val counts = repetition > 0
             val encoded = engine.worker.call(null, { if (counts) engine.encodeTook(it) }) { engine.encode(blank) }
-            engine.worker.call(null, { if (counts) engine.refineTook(it) }) { engine.refine(blank, encoded, encoded, gates) }
+            engine.worker.call(null, { if (counts) engine.refineTook(it) }) {
+                engine.refine(blank, encoded, encoded, encoded, gates)
+            }
             engine.worker.post { encoded.release() }
         }
     }

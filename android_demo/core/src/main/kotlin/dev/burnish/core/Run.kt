@@ -20,6 +20,8 @@ internal class Run(
     private val seen = HashMap<Int, Seen>()
     /** Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further. */
     private val looks = mutableListOf<List<Double>>()
+    /** Its tokens tell every tile what it does not see of the picture; null where there is one tile. */
+    private var firstLook: Encoded? = null
 
     private val sources = List(plan.size) { picture.view(plan.region(it)) }
 
@@ -73,7 +75,8 @@ internal class Run(
 
     /** Give all features back. */
     fun close() {
-        release(originals.values + estimates.values)
+        release(originals.values + estimates.values + listOfNotNull(firstLook))
+        firstLook = null
         originals.clear()
         estimates.clear()
     }
@@ -91,11 +94,9 @@ internal class Run(
     private suspend fun takeALook() {
         val before = elapsed()
         val whole = canvas
-        looks += call(0, engine::encodeTook) {
-            val encoded = engine.encode(makeSmall(whole, engine.tile))
-            encoded.release()
-            encoded.assessment.logits
-        }
+        val look = call(0, engine::encodeTook) { engine.encode(makeSmall(whole, engine.tile)) }
+        if (looks.isEmpty()) firstLook = look else release(listOf(look))
+        looks += look.assessment.logits
         val ms = elapsed() - before
         controller.looked(ms)
         record(Event(Call.LOOK, 0, controller.roundsLookedAt - 1, ms, elapsed()))
@@ -157,12 +158,15 @@ internal class Run(
         val saw = seen.getValue(index)
         val gates = gateTensor(engine.routing, saw.gates, engine.rank)
         val estimate = estimates.getValue(index)
+        val context = firstLook ?: estimate
         val tile = controller.tiles[index]
         val (pixels, quality) = if (tile.iteration == MIRRORED) {
-            call(index, engine::refineTook) { engine.refineMirrored(sources[index], estimate, gates, last, expected) }
+            call(index, engine::refineTook) {
+                engine.refineMirrored(sources[index], estimate, context, gates, last, expected)
+            }
         } else {
             val original = originals.getValue(index)
-            call(index, engine::refineTook) { engine.refine(last, original, estimate, gates) }
+            call(index, engine::refineTook) { engine.refine(last, original, estimate, context, gates) }
         }
         // Told before what it costs is known whole: showing the result belongs to the step.
         var patch: Pixels? = null

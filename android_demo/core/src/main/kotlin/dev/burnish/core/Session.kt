@@ -35,6 +35,8 @@ interface Session : Closeable {
     /** [image]: direct, (3, tile, tile) in [0, 1]. */
     fun encode(image: FloatBuffer): Encoded
 
-    /** [current]: direct, (3, tile, tile); [gates]: every expert's, repeated over its rank. */
-    fun refine(current: FloatBuffer, original: Encoded, estimate: Encoded, gates: FloatArray): Refined
+    /**
+     * [current]: direct, (3, tile, tile); [context]: whose tokens are asked; [gates]: every expert's, repeated over its rank.
+     */
+    fun refine(current: FloatBuffer, original: Encoded, estimate: Encoded, context: Encoded, gates: FloatArray): Refined
 }

@@ -31,6 +31,7 @@ private class Brighter(
     var mostAlive = 0
     var encodes = 0
     var refines = 0
+    val contexts = mutableListOf<Encoded>()
     var closed = false
     val threads = mutableSetOf<String>()
 
@@ -53,8 +54,15 @@ private class Brighter(
         return Held(Assessment(0.4, -9.0, listOf(4.0, -4.0, 1.0)))
     }
 
-    override fun refine(current: FloatBuffer, original: Encoded, estimate: Encoded, gates: FloatArray): Refined {
-        check(!(original as Held).released && !(estimate as Held).released) { "refined with what was given back" }
+    override fun refine(
+        current: FloatBuffer,
+        original: Encoded,
+        estimate: Encoded,
+        context: Encoded,
+        gates: FloatArray,
+    ): Refined {
+        check(listOf(original, estimate, context).none { (it as Held).released }) { "refined with what was given back" }
+        contexts += context
         Thread.sleep(takesMs)
         val result = FloatBuffer.allocate(current.capacity())
         for (i in 0 until current.capacity()) result.put(i, restores(current.get(i)))
@@ -101,12 +109,14 @@ class RestorerTest {
             // What is done to every pixel alike is done to the mirror image too, and so to the mean.
             assertArrayEquals(ByteArray(source.data.size) { (source.data[it] + 2).toByte() }, result.picture.copy().data)
             assertEquals(setOf("burnish"), session.threads)
+            assertEquals("every estimate's own tokens", 3, session.contexts.distinct().size)
         }
     }
 
     @Test
     fun aLargePictureIsWholeAfterEveryStep() = runBlocking {
-        restorer(Brighter()).use { restorer ->
+        val session = Brighter()
+        restorer(session).use { restorer ->
             val source = picture(100, 150)
             val stream = restorer.restore(source, Policy(maxIterations = 1))
             val shown = source.copy()
@@ -119,6 +129,7 @@ class RestorerTest {
                 assertTrue("value $i rose by $gain", gain in 0..1)
             }
             assertEquals(Call.LOOK, result.trace.first().ran)
+            assertEquals("the look's tokens for all", 1, session.contexts.distinct().size)
         }
     }
 
@@ -128,7 +139,7 @@ class RestorerTest {
         val restorer = restorer(session, featureMemoryMb = 2.0)
         restorer.restore(picture(100, 150), Policy(maxIterations = 3, minGain = -1.0)).updates.toList()
         restorer.warmUp(1)
-        assertEquals("held at most: two, the one in hand and its estimate", true, session.mostAlive <= 4)
+        assertEquals("held at most: two, the one in hand, its estimate and a look", true, session.mostAlive <= 5)
         restorer.close()
         while (!session.closed) Thread.sleep(1)
         assertEquals(0, session.alive)

@@ -37,14 +37,21 @@ class ExecuTorchSession private constructor(private val module: Module, private 
         return Features(assessment, outputs.dropLast(1)).also { latest = it }
     }
 
-    override fun refine(current: FloatBuffer, original: Encoded, estimate: Encoded, gates: FloatArray): Refined {
+    override fun refine(
+        current: FloatBuffer,
+        original: Encoded,
+        estimate: Encoded,
+        context: Encoded,
+        gates: FloatArray,
+    ): Refined {
         val evidence = (original as Features).values
         val guess = (estimate as Features).values
         val inputs = buildList {
             add(EValue.from(inputOf(current)))
             addAll(evidence.dropLast(1))
-            // The estimate's first feature is not looked at; its last value is the tokens.
-            addAll(guess.drop(1))
+            // The estimate's first feature is not looked at; the last value is the tokens.
+            addAll(guess.drop(1).dropLast(1))
+            add((context as Features).values.last())
             add(EValue.from(gatesOf(gates)))
         }
         val outputs = execute("refine", *inputs.toTypedArray())

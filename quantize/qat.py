@@ -8,9 +8,9 @@ Jacob et al., "Quantization and Training of Neural Networks for Efficient Intege
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 
 from ..distill.data import Batch, Mixture, Photographs
 from ..distill.distillation import by_look, own_gates
+from ..distill.methods import methods
 from ..distill.metrics import psnr
 from ..distill.recipe import Schedule
 from ..distill.student import Student
@@ -75,6 +76,15 @@ def fine_tune(
         _write_back(trained, graph)
 
 
+class _Seen(NamedTuple):
+    """What encode says of a picture, and the gates that it opens."""
+
+    features: list[Tensor]
+    tokens: Tensor
+    assessment: Tensor
+    gates: Tensor
+
+
 class SelfDistillation(Objective[nn.ModuleDict]):
     """What int8 costs an iteration that opens its own gates, as a logarithm: log(1 + E / D).
 
@@ -95,38 +105,19 @@ class SelfDistillation(Objective[nn.ModuleDict]):
             return self._losses(batch)
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        student = self._student[0].to(batch.clean.device)
-        encode, refine = self.model["encode"], self.model["refine"]
-        wide, first = not torch.equal(batch.look, batch.degraded), bool(torch.rand(()) < FIRST)
+        student = methods(self._student[0].to(batch.clean.device))
         with torch.no_grad():
             current = batch.degraded
-            original = estimate = student.encode(current)
-            seen = estimate.assessment
-            if wide:
-                look = student.encode(batch.look)
-                estimate, seen = estimate._replace(tokens=look.tokens), by_look(self._routing, seen, look.assessment)
-            if not first:
-                restored, _ = student.refine(current, original, estimate, self._gates(seen))
-                current, tokens = restored.clamp(0, 1), estimate.tokens
-                estimate = student.encode(current)
-                seen = estimate.assessment
-                if wide:
-                    estimate = estimate._replace(tokens=tokens)
-            target, quality = student.refine(current, original, estimate, self._gates(seen))
+            if torch.rand(()) >= FIRST:
+                current = self._iterate(student, batch, current)[0].clamp(0, 1)
+            target, quality, told = self._iterate(student, batch, current)
             allowed = (target.clamp(0, 1) - batch.clean).square().mean().clamp(max=CEILING) + FLOOR
-        *evidence, tokens, assessment = encode(batch.degraded)
-        guess, seen = evidence, assessment
-        if not first:
-            *guess, tokens, assessment = encode(current)
-            seen = assessment
-        if wide:
-            *_, tokens, said = encode(batch.look)
-            seen = by_look(self._routing, assessment, said) if first else assessment
         # Its own gates: nearly half of what int8 cost in haze came through experts that opened a little differently.
-        got, predicted = refine(current, *evidence, *guess[1:], tokens, self._gates(seen))
+        got, predicted, said = self._iterate(dict(self.model.items()), batch, current)
         picture = torch.log1p((got - target).square().mean() / allowed)
-        bottleneck = (guess[2] - estimate.features[2]).square().mean() / estimate.features[2].square().mean()
-        heads = (assessment - estimate.assessment).square().mean() + 100 * (predicted - quality).square().mean()
+        latent = told.features[2]
+        bottleneck = (said.features[2] - latent).square().mean() / latent.square().mean()
+        heads = (said.assessment - told.assessment).square().mean() + 100 * (predicted - quality).square().mean()
         lost = psnr(target.clamp(0, 1), batch.clean) - psnr(got.clamp(0, 1), batch.clean)
         return {
             "loss": picture + 0.1 * bottleneck + 0.01 * heads,
@@ -136,8 +127,27 @@ class SelfDistillation(Objective[nn.ModuleDict]):
             "lost_db": lost.mean(),
         }
 
-    def _gates(self, assessment: Tensor) -> Tensor:
-        return own_gates(self._routing, assessment, self._student[0].config.rank)
+    def _iterate(
+        self, called: Mapping[str, Callable[..., Any]], batch: Batch, current: Tensor
+    ) -> tuple[Tensor, Tensor, _Seen]:
+        """What a student's or a graph's methods make of `current`, with its predicted quality and what encode said of it."""
+        evidence = self._see(called["encode"], batch, batch.degraded)
+        guess = evidence if current is batch.degraded else self._see(called["encode"], batch, current)
+        restored, quality = called["refine"](
+            current, *evidence.features, *guess.features[1:], guess.tokens, guess.gates
+        )
+        return restored, quality, guess
+
+    def _see(self, encode: Callable[..., Any], batch: Batch, picture: Tensor) -> _Seen:
+        """Of a tile of a larger picture with the look's tokens, and gates of the first iteration by it."""
+        *features, tokens, assessment = encode(picture)
+        agreed = assessment
+        if not torch.equal(batch.look, batch.degraded):
+            *_, tokens, look = encode(batch.look)
+            if picture is batch.degraded:
+                agreed = by_look(self._routing, assessment, look)
+        gates = own_gates(self._routing, agreed, self._student[0].config.rank)
+        return _Seen(features, tokens, assessment, gates)
 
 
 def _weights(graph: fx.GraphModule) -> Iterator[tuple[Any, str]]:

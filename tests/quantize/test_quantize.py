@@ -10,16 +10,28 @@ from burnish.distill.methods import methods
 from burnish.distill.student import SIZES, Student
 from burnish.distill.weights import Trained
 from burnish.quantize import core
-from burnish.quantize.calibration import Samples
+from burnish.quantize.calibration import Samples, draw_samples
 from burnish.quantize.config import QuantizeConfig
 from burnish.quantize.stage import quantize_student
 from burnish.quantize.xnnpack import XNNPACK
+from burnish.runtime.routing import Routing
 from shared import PHOTOS, TILE
 
 
 @pytest.fixture(scope="module")
 def graphs(student: Student, samples: Samples, quantize_config: QuantizeConfig) -> dict[str, torch.fx.GraphModule]:
     return core.quantize(student, 64, XNNPACK, samples, quantize_config)
+
+
+def test_calibration_sees_tiles_with_a_looks_tokens_and_looks_with_their_own(student: Student) -> None:
+    config = QuantizeConfig(pictures=4, iterations=1)
+    drawn = draw_samples(student, Routing(), PHOTOS / "dev", TILE, config)
+    own: list[bool] = []
+    for (image,), (current, *_, tokens, _) in zip(drawn["encode"], drawn["refine"], strict=True):
+        torch.testing.assert_close(image, current, rtol=0, atol=0)
+        with torch.no_grad():
+            own.append(torch.equal(student.encode(image).tokens, tokens))
+    assert own == [False, True, False, True]
 
 
 def test_int8_stays_near_the_student(

@@ -146,7 +146,7 @@ def cache(
 
     if patch % 16:
         raise InputError(f"patch is {patch}; expected a multiple of 16")
-    source = Photographs(data, Mixture(wide=0.0), patch, seed)
+    source = Photographs(data, Mixture(), patch, seed)
     folder = FolderTrajectories(data, patch, seed) if name == NAME else None
     teacher = None if folder else _load(name, weights, base, settings)
     card = teacher.card if teacher else CARD

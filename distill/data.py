@@ -54,10 +54,10 @@ class Mixture(Frozen):
         description="share of samples whose photograph gets other light, colours and size first",
     )
     wide: float = Field(
-        default=0.5,
+        default=0.0,
         ge=0,
         le=1,
-        description="share of samples that are a tile of a larger picture, of which a student sees all, made small",
+        description="share of samples that are a tile of a larger picture, at all of which a student looks, made small",
     )
 
     @model_validator(mode="after")

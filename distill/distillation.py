@@ -227,16 +227,14 @@ class DistillationObjective(Objective[Student]):
             left = (error / input_error.clamp_min(1e-6)).clamp(0, 1).sqrt()[:, None]
             remaining = present * left
             parts["routing"] = parts["routing"] + self._routing_loss(assessment, remaining)
-            if look is not None:
+            if look is not None and self.routing.look_tokens:
                 tokens = estimate.tokens.index_copy(0, tiles, look.tokens.to(estimate.tokens.dtype))
                 estimate = estimate._replace(tokens=tokens)
-                if t == 0:
-                    seen, whole = look.assessment.float(), whole_columns(self.routing)
-                    told = F.binary_cross_entropy_with_logits(
-                        seen[:, whole], remaining[tiles][:, [c - 2 for c in whole]]
-                    )
-                    parts["routing"] = parts["routing"] + told
-                    assessment = assessment.index_copy(0, tiles, by_look(self.routing, assessment[tiles], seen))
+            if look is not None and t == 0:
+                seen, whole = look.assessment.float(), whole_columns(self.routing)
+                told = F.binary_cross_entropy_with_logits(seen[:, whole], present[tiles][:, [c - 2 for c in whole]])
+                parts["routing"] = parts["routing"] + told
+                assessment = assessment.index_copy(0, tiles, by_look(self.routing, assessment[tiles], seen))
             estimate = self._privileged(estimate, current, clean)
             restored, predicted = student.refine(current, original, estimate, self._gates(assessment, remaining))
             restored, predicted = restored.float(), predicted.float()

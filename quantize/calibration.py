@@ -23,7 +23,7 @@ Samples = dict[str, list[tuple[Tensor, ...]]]
 def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, config: QuantizeConfig) -> Samples:
     """Inputs of both methods along trajectories: degraded photographs, refined as the runtime would.
 
-    In turn tiles, with the tokens of a look at all of their picture, and such looks, pictures themselves. Gates are routed.
+    In turn tiles, with their look's tokens where `routing` has it so, and such looks, pictures themselves. Gates are routed.
     """
     rng = np.random.default_rng(config.seed)
     paths = list_pictures(photos)
@@ -36,7 +36,8 @@ def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, co
         look = torch.from_numpy(to_program(make_small(degraded, tile), tile))
         current, context = look, None
         if index % 2 == 0:
-            current, context = torch.from_numpy(cut(degraded, plan, place)), student.encode(look).tokens
+            current = torch.from_numpy(cut(degraded, plan, place))
+            context = student.encode(look).tokens if routing.look_tokens else None
         original = None
         for _ in range(config.iterations):
             estimate = student.encode(current)

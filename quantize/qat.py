@@ -139,11 +139,12 @@ class SelfDistillation(Objective[nn.ModuleDict]):
         return restored, quality, guess
 
     def _see(self, encode: Callable[..., Any], batch: Batch, picture: Tensor) -> _Seen:
-        """Of a tile of a larger picture with the look's tokens, and gates of the first iteration by it."""
+        """Of a tile of a larger picture as the runtime has it: tokens and the first iteration's gates by the look."""
         *features, tokens, assessment = encode(picture)
         agreed = assessment
         if not torch.equal(batch.look, batch.degraded):
-            *_, tokens, look = encode(batch.look)
+            *_, context, look = encode(batch.look)
+            tokens = context if self._routing.look_tokens else tokens
             if picture is batch.degraded:
                 agreed = by_look(self._routing, assessment, look)
         gates = own_gates(self._routing, agreed, self._student[0].config.rank)

@@ -41,6 +41,9 @@ class Routing(BaseModel):
     top: int = Field(default=4, gt=0, description="K: gates kept")
     whole: tuple[str, ...] = Field(default=("haze", "low_light"), description="leaves judged by the whole picture")
     uneven: tuple[str, ...] = Field(default=("low_light",), description="of these, those that tiles judge too")
+    look_tokens: bool = Field(
+        default=False, description="whether a tile's tokens are those of the first look, as `mixture.wide` trains"
+    )
 
     @cached_property
     def leaves(self) -> tuple[str, ...]:

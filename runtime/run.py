@@ -92,7 +92,7 @@ class Run:
         # Degradation logits of every round's look: a tile goes by the look of its own round, since a later one sees a picture
         # whose other tiles are further.
         self._looks: list[tuple[float, ...]] = []
-        # Tokens of the first look: what a tile does not see of the picture it is of. None where the tile is all of it.
+        # Tokens of the first look, where the student knows them: what a tile does not see of the picture it is of.
         self._tokens: Any = None
         views = [picture.pixels[self._plan.region(i).slices] for i in range(count)]
         self._sources: list[Pixels] = views
@@ -186,7 +186,7 @@ class Run:
         look, ms = self._call(
             0, lambda: session.encode(to_program(make_small(canvas, tile), tile)), self._engine.encode_took
         )
-        if not self._looks:
+        if self._engine.routing.look_tokens and not self._looks:
             self._tokens = look.tokens
         self._looks.append(look.logits)
         self._controller.looked(ms)

@@ -102,7 +102,7 @@ class Run {
     const double before = elapsed();
     const Pixels whole = canvas();
     const Encoded look = program_.encode(to_program(make_small(whole, task_.tile), task_.tile));
-    if (looks_.empty()) first_look_ = std::make_unique<OwnedEncoded>(look);
+    if (task_.routing.look_tokens && looks_.empty()) first_look_ = std::make_unique<OwnedEncoded>(look);
     looks_.push_back(look.logits);
     const double ms = elapsed() - before;
     controller_.looked(ms);
@@ -218,7 +218,7 @@ class Run {
   double began_;
   // Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further.
   std::vector<std::vector<double>> looks_;
-  // Its tokens tell every tile what it does not see of the picture; null where there is one tile.
+  // Its tokens tell every tile what it does not see of the picture; null where that is not wanted, or there is one tile.
   std::unique_ptr<OwnedEncoded> first_look_;
   std::vector<Pixels> current_, kept_, steps_;
   std::vector<double> predicted_;  // of `current_`

@@ -23,6 +23,7 @@ Routing routing_from(const nlohmann::ordered_json& values) {
   routing.top = values.at("top");
   routing.whole = values.at("whole").get<std::set<std::string>>();
   routing.uneven = values.at("uneven").get<std::set<std::string>>();
+  routing.look_tokens = values.value("look_tokens", false);
   return routing;
 }
 

@@ -17,6 +17,7 @@ struct Routing {
   std::size_t top = 1;
   std::set<std::string> whole;   // leaves judged by a look at the whole picture
   std::set<std::string> uneven;  // of these, those that tiles judge too
+  bool look_tokens = false;      // whether a tile's tokens are those of the first look
 
   std::vector<std::string> leaves() const;
 };

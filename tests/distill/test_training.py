@@ -35,10 +35,12 @@ def quick(steps: int, **changes: object) -> Schedule:
     return Schedule.model_validate(base | changes)
 
 
-def objective(teacher: Teacher | None = None, **weights: object) -> DistillationObjective:
+def objective(
+    teacher: Teacher | None = None, routing: Routing | None = None, **weights: object
+) -> DistillationObjective:
     torch.manual_seed(0)
-    width = None if teacher is None else teacher.feature_width
-    return DistillationObjective(Student(SIZES["nano"]), Weights.model_validate(weights), Routing(), teacher, width)
+    width, student = None if teacher is None else teacher.feature_width, Student(SIZES["nano"])
+    return DistillationObjective(student, Weights.model_validate(weights), routing or Routing(), teacher, width)
 
 
 def test_a_sample_depends_on_its_index_alone() -> None:
@@ -115,22 +117,25 @@ def test_a_tile_goes_by_the_tokens_and_gates_of_its_look() -> None:
     patches = DegradedPatches(list_pictures(PHOTOS / "train"), Mixture(wide=1.0), 64, 4, seed=1)
     batch = Batch(*torch.utils.data.default_collate([patches[i] for i in range(4)]))
     alone = batch._replace(look=batch.degraded)
-    learner = objective(unroll=(1.0,), true_gates=0.0)
+    learner = objective(routing=Routing(look_tokens=True), unroll=(1.0,), true_gates=0.0)
     # Silent experts and a calm start would hide both.
     with torch.no_grad():
         learner.model.refiner.attention.project.weight.mul_(30)
         learner.model.refiner.correction.bias.weight.mul_(20)
     told, asked = [], []
-    hook = learner.model.refiner.register_forward_hook(lambda _, given, __: told.append(given[3:]))
+    learner.model.refiner.register_forward_hook(lambda _, given, __: told.append(given[3:]))
     looks = learner.model.encode(batch.look)
     for given in (batch, alone, batch._replace(look=torch.cat([batch.degraded[:2], batch.look[2:]]))):
         asked.append(float(learner(given)["image"].detach()))
-    hook.remove()
     assert len(set(asked)) == 3
     torch.testing.assert_close(told[0][0], looks.tokens)
     torch.testing.assert_close(told[1][0], learner.model.encode(batch.degraded).tokens)
     torch.testing.assert_close(told[2][0], torch.cat([told[1][0][:2], told[0][0][2:]]))
     assert not torch.equal(told[0][1], told[1][1])
+    told.clear()
+    learner.routing = Routing()
+    learner(batch)
+    torch.testing.assert_close(told[0][0], learner.model.encode(batch.degraded).tokens)
 
 
 def test_averaging_down_keeps_the_mean() -> None:

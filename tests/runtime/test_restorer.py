@@ -81,10 +81,12 @@ def test_the_trace_says_what_ran(restorer: Restorer, pixels: NDArray[np.uint8]) 
     assert [event.ran for event in many.trace] == ["look", *["encode", "refine"] * many.tiles]
 
 
-def test_tiles_go_by_the_tokens_of_the_first_look(
+def test_tiles_go_by_the_tokens_of_the_first_look_where_the_student_knows_them(
     restorer: Restorer, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session, encoded, asked = restorer._engine.session, [], []
+    engine = restorer._engine
+    session, encoded, asked = engine.session, [], []
+    monkeypatch.setattr(engine, "routing", engine.routing.model_copy(update={"look_tokens": True}))
     encode, refine = session.encode, session.refine
 
     def encodes(image: Array) -> Encoded:
@@ -101,10 +103,13 @@ def test_tiles_go_by_the_tokens_of_the_first_look(
     tiles = restorer.restore(pixels, **wanted).tiles
     assert len(asked) == 3 * tiles > 3
     assert all(tokens is encoded[0].tokens for tokens in asked)
-    encoded.clear()
-    asked.clear()
-    restorer.restore(pixels[:64, :64], **wanted)
-    assert [id(tokens) for tokens in asked] == [id(e.tokens) for e in encoded]
+    for given, look_tokens in ((pixels[:64, :64], True), (pixels, False)):
+        encoded.clear()
+        asked.clear()
+        monkeypatch.setattr(engine, "routing", engine.routing.model_copy(update={"look_tokens": look_tokens}))
+        restorer.restore(given, **wanted)
+        assert all(any(tokens is e.tokens for e in encoded) for tokens in asked)
+        assert len({id(tokens) for tokens in asked}) == len(asked)
 
 
 def test_after_two_iterations_left_and_right_are_alike(restorer: Restorer, pixels: NDArray[np.uint8]) -> None:

@@ -31,6 +31,8 @@ public struct Routing: Equatable, Sendable {
   public let top: Int
   public let whole: [String]
   public let uneven: [String]
+  /// Whether a tile's tokens are those of the first look.
+  public let lookTokens: Bool
 
   /// Reads bundle.json's `routing`. Throws `RestoreError.bundle`.
   public init(_ json: JSON) throws {
@@ -47,6 +49,7 @@ public struct Routing: Equatable, Sendable {
     top = try take("top", 4, \.asInt)
     whole = try take("whole", ["haze", "low_light"], \.asStrings)
     uneven = try take("uneven", ["low_light"], \.asStrings)
+    lookTokens = try take("look_tokens", false, \.asBool)
     let names = tree.map(\.parent) + tree.flatMap(\.leaves)
     guard !tree.isEmpty, tree.allSatisfy({ !$0.leaves.isEmpty }), Set(names).count == names.count else {
       throw RestoreError.bundle("routing.tree needs different names, and leaves under every parent")

@@ -24,7 +24,7 @@ actor Run {
   private var estimates: [Int: Encoded] = [:]
   /// Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further.
   private var looks: [[Double]] = []
-  /// Its tokens tell every tile what it does not see of the picture; nil where there is one tile.
+  /// Its tokens tell every tile what it does not see of the picture; nil where that is not wanted, or there is one tile.
   private var firstLook: Encoded?
   /// What the next iteration starts from, with the quality that was predicted of it, and what the picture shows; they differ after
   /// a forced regression.
@@ -115,7 +115,7 @@ actor Run {
       try await session.encode(Planes(Look.shrink(canvas, tile: tile), side: tile))
     }
     try check(encoded)
-    if looks.isEmpty { firstLook = encoded }
+    if engine.settings.routing.lookTokens && looks.isEmpty { firstLook = encoded }
     looks.append(encoded.logits)
     let ms = elapsed - before
     controller.looked(ms: ms)

@@ -14,6 +14,7 @@ typealias Gates = Map<String, Double>
  * @param top K: gates kept
  * @param whole leaves that a look at the whole picture judges
  * @param uneven of these, those that tiles judge too
+ * @param lookTokens whether a tile's tokens are those of the first look
  */
 data class Routing(
     val tree: Map<String, List<String>>,
@@ -22,6 +23,7 @@ data class Routing(
     val top: Int = 4,
     val whole: Set<String> = setOf("haze", "low_light"),
     val uneven: Set<String> = setOf("low_light"),
+    val lookTokens: Boolean = false,
 ) {
     val leaves: List<String> = tree.values.flatten()
 

@@ -20,7 +20,7 @@ internal class Run(
     private val seen = HashMap<Int, Seen>()
     /** Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further. */
     private val looks = mutableListOf<List<Double>>()
-    /** Its tokens tell every tile what it does not see of the picture; null where there is one tile. */
+    /** Its tokens tell every tile what it does not see of the picture; null where that is not wanted, or there is one tile. */
     private var firstLook: Encoded? = null
 
     private val sources = List(plan.size) { picture.view(plan.region(it)) }
@@ -95,7 +95,7 @@ internal class Run(
         val before = elapsed()
         val whole = canvas
         val look = call(0, engine::encodeTook) { engine.encode(makeSmall(whole, engine.tile)) }
-        if (looks.isEmpty()) firstLook = look else release(listOf(look))
+        if (engine.routing.lookTokens && looks.isEmpty()) firstLook = look else release(listOf(look))
         looks += look.assessment.logits
         val ms = elapsed() - before
         controller.looked(ms)

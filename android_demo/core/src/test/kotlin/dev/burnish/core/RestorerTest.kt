@@ -82,7 +82,7 @@ class RestorerTest {
         File(scratch.root, "bundle.json").writeText(
             """
             {"format": 1, "student": {"size": "nano", "rank": 2}, "tile": $SIDE, "licence": "none",
-             "routing": {"tree": {"weather": ["rain", "haze"], "detail": ["blur"]}},
+             "routing": {"tree": {"weather": ["rain", "haze"], "detail": ["blur"]}, "look_tokens": true},
              "programs": [{"target": "t", "precision": "p", "files": [], "boundary_bytes": {"encode": 1048576}}]}
             """,
         )

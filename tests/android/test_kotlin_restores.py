@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,17 @@ def pictures() -> list[Picture]:
     ]
 
 
-def job(folder: Path, pictures: list[Picture], **more: Any) -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded one, with tiles that go by the look's tokens."""
+    folder = shutil.copytree(EMBEDDED, tmp_path_factory.mktemp("bundle") / "small.bundle")
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["routing"]["look_tokens"] = True
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def job(folder: Path, bundle: Path, pictures: list[Picture], **more: Any) -> dict[str, Any]:
     entries = []
     for picture in pictures:
         (folder / f"{picture.name}.in").write_bytes(picture.pixels.tobytes())
@@ -103,7 +114,7 @@ def job(folder: Path, pictures: list[Picture], **more: Any) -> dict[str, Any]:
             entry["degradations"] = picture.degradations
         entries.append(entry)
     return {
-        "bundle": str(EMBEDDED),
+        "bundle": str(bundle),
         "program": PROGRAM,
         "feature_memory_mb": FEATURE_MEMORY_MB,
         "pictures": entries,
@@ -119,11 +130,11 @@ def run(tools: Tools, folder: Path, content: dict[str, Any]) -> tuple[int, str]:
 
 @pytest.fixture(scope="session")
 def kotlin(
-    tools: Tools, pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory
+    tools: Tools, bundle: Path, pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Answer], Path]:
     """All pictures restored by one process, and a short benchmark."""
     folder = tmp_path_factory.mktemp("jvm")
-    status, said = run(tools, folder, job(folder, pictures, benchmark={"warm_up": 1, "runs": 5, "blocks": 2}))
+    status, said = run(tools, folder, job(folder, bundle, pictures, benchmark={"warm_up": 1, "runs": 5, "blocks": 2}))
     assert status == 0, said[-4000:]
     answers = {
         picture.name: Answer(
@@ -136,9 +147,9 @@ def kotlin(
 
 
 @pytest.fixture(scope="session")
-def python(pictures: list[Picture]) -> dict[str, Restoration]:
+def python(bundle: Path, pictures: list[Picture]) -> dict[str, Restoration]:
     restorer = Restorer.load(
-        EMBEDDED, backend="executorch", program=PROGRAM, threads=1, feature_memory_mb=FEATURE_MEMORY_MB
+        bundle, backend="executorch", program=PROGRAM, threads=1, feature_memory_mb=FEATURE_MEMORY_MB
     )
     return {p.name: restorer.restore(p.pixels, degradations=p.degradations, **p.policy) for p in pictures}
 

@@ -71,15 +71,25 @@ def pictures(photo: NDArray[np.float32]) -> dict[str, NDArray[np.uint8]]:
     }
 
 
-@pytest.mark.parametrize(("program", "backend"), [(INT8, "executorch"), (ONNX, "onnxruntime")])
+@pytest.mark.parametrize(
+    ("program", "backend", "look_tokens"),
+    [(INT8, "executorch", False), (INT8, "executorch", True), (ONNX, "onnxruntime", False)],
+)
 def test_the_whole_loop_is_that_of_the_runtime(
-    native_runner: Path, embedded: Bundle, pictures: dict[str, NDArray[np.uint8]], program: str, backend: str
+    native_runner: Path,
+    embedded: Bundle,
+    pictures: dict[str, NDArray[np.uint8]],
+    program: str,
+    backend: str,
+    look_tokens: bool,
 ) -> None:
     restorer = Restorer.load(program=program, backend=backend, warm_up=False)
     chosen = embedded.program(program)
+    routing = embedded.manifest.routing.model_copy(update={"look_tokens": look_tokens})
+    restorer._engine.routing = routing
     with Bench(open_device("host"), embedded) as bench:
-        for policy in POLICIES if program == INT8 else POLICIES[:1]:
-            task = Restore.by(embedded, chosen, policy, keep_steps=True)
+        for policy in POLICIES if program == INT8 and not look_tokens else POLICIES[:1]:
+            task = Restore.by(embedded, chosen, policy, keep_steps=True).model_copy(update={"routing": routing})
             outcome = bench.run(chosen, Job(program="", restore=task), pictures=pictures)
             for row in outcome.result.restorations:
                 expected = restorer.restore(pictures[row.name], keep_steps=True, **policy.model_dump())

@@ -220,8 +220,7 @@ def test_a_damaged_program_is_one_line(tools: Tools, tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_bytes(broken)
     (tmp_path / "broken.bundle" / "bundle.json").write_text(json.dumps(manifest))
-    content = job(tmp_path, []) | {
-        "bundle": str(tmp_path / "broken.bundle"),
+    content = job(tmp_path, tmp_path / "broken.bundle", []) | {
         "benchmark": {"warm_up": 0, "runs": 1, "blocks": 1},
     }
     status, said = run(tools, tmp_path, content)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..distill.data import Mixture, list_pictures
+from ..distill.data import Mixture, list_pictures, to_tensor
 from ..distill.degradations import KINDS, degrade
 from ..distill.student import Student
 from ..runtime.pictures import read
@@ -23,7 +23,7 @@ Samples = dict[str, list[tuple[Tensor, ...]]]
 def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, config: QuantizeConfig) -> Samples:
     """Inputs of both methods along trajectories: degraded photographs, refined as the runtime would.
 
-    In turn tiles, with their look's tokens where `routing` has it so, and such looks, pictures themselves. Gates are routed.
+    Where `routing` has tiles go by a look's tokens, in turn such tiles and such looks. Gates are the routed ones.
     """
     rng = np.random.default_rng(config.seed)
     paths = list_pictures(photos)
@@ -31,13 +31,16 @@ def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, co
     for index in range(config.pictures):
         rgb = read(paths[int(rng.integers(len(paths)))]).rgb
         plan = plan_tiles(rgb.shape[0], rgb.shape[1], tile)
-        place = int(rng.integers(len(plan.origins)))
-        degraded = np.rint(degrade(rgb, _mixture(index, rng), int(rng.integers(2**31))) * 255).astype(np.uint8)
-        look = torch.from_numpy(to_program(make_small(degraded, tile), tile))
-        current, context = look, None
-        if index % 2 == 0:
-            current = torch.from_numpy(cut(degraded, plan, place))
-            context = student.encode(look).tokens if routing.look_tokens else None
+        place, mixture, seed = int(rng.integers(len(plan))), _mixture(index, rng), int(rng.integers(2**31))
+        context = None
+        if routing.look_tokens:
+            degraded = np.rint(degrade(rgb, mixture, seed) * 255).astype(np.uint8)
+            current = look = torch.from_numpy(to_program(make_small(degraded, tile), tile))
+            if index % 2 == 0:
+                current, context = torch.from_numpy(cut(degraded, plan, place)), student.encode(look).tokens
+        else:
+            clean = cut(rgb, plan, place)[0].transpose(1, 2, 0)
+            current = to_tensor(degrade(np.ascontiguousarray(clean), mixture, seed))[None]
         original = None
         for _ in range(config.iterations):
             estimate = student.encode(current)

@@ -202,10 +202,11 @@ class CachedSamples(Dataset[Batch]):
         def read(name: str) -> Tensor:
             return shard.get_slice(name)[row]
 
+        degraded = read("degraded").float() / 255
         return Batch(
             clean=read("clean").float() / 255,
-            degraded=read("degraded").float() / 255,
-            look=read("degraded").float() / 255,
+            degraded=degraded,
+            look=degraded,
             severities=read("severities"),
             rounds=read("rounds").float() / 255,
             features=read("features").float(),

@@ -94,8 +94,11 @@ internal class Run(
     private suspend fun takeALook() {
         val before = elapsed()
         val whole = canvas
-        val look = call(0, engine::encodeTook) { engine.encode(makeSmall(whole, engine.tile)) }
-        if (engine.routing.lookTokens && looks.isEmpty()) firstLook = look else release(listOf(look))
+        val keeps = engine.routing.lookTokens && looks.isEmpty()
+        val look = call(0, engine::encodeTook) {
+            engine.encode(makeSmall(whole, engine.tile)).also { if (!keeps) it.release() }
+        }
+        if (keeps) firstLook = look
         looks += look.assessment.logits
         val ms = elapsed() - before
         controller.looked(ms)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ..device_tests.devices import kind_of
 from ..device_tests.gate import Gate
@@ -83,9 +83,21 @@ class DistillSection(Frozen):
     licence: str | None = Field(
         default=None, description="of the trained weights; null for that of the weights the training starts from"
     )
+    expert: str | None = Field(
+        default=None,
+        description="the one expert that learns, a leaf or a parent of the tree; all else of the student stays as it is",
+    )
     mixture: Mixture = Mixture()
     schedule: Schedule = Schedule()
     weights: Weights = Weights()
+
+    @model_validator(mode="after")
+    def _leaves_the_rest_alone(self) -> DistillSection:
+        if self.expert is not None and self.model != "student":
+            raise ValueError(f"`expert` is of students; leave it out to train {self.model}")
+        if self.expert is not None and (self.schedule.muon or self.schedule.weight_decay):
+            raise ValueError("`expert` needs muon: false and weight_decay: 0 in `schedule`, which would move the other experts")
+        return self
 
 
 class ExportSection(Frozen):

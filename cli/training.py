@@ -62,10 +62,13 @@ def train_section(
         save_teacher(teacher, "published", weights)
         return weights
 
+    from ..distill.experts import freeze_all_but
     from ..distill.weights import Trained, save_student
 
     student, found, before = _start(section, recipe_path)
     routing = routing or found
+    if section.expert is not None:
+        freeze_all_but(student, section.expert)
     objective, taught_by = _student_objective(student.train(), section, routing, recipe_path)
     warn_of_licences((*before.teachers, *taught_by), console)
     described = _described(section, recipe_path, photos) | {"routing": routing.model_dump(mode="json")}

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..runtime.routing import Routing
+from ..runtime.routing import LIKELY, Routing
 from .data import Batch
 from .metrics import fidelity_loss, psnr, quality_of
 from .recipe import Frozen
@@ -95,6 +95,15 @@ def by_look(routing: Routing, assessment: Tensor, look: Tensor) -> Tensor:
     columns, told = whole_columns(routing), assessment.clone()
     told[:, columns] = look[:, columns]
     return told
+
+
+def tokens_by_look(routing: Routing, tokens: Tensor, looked: Encoded) -> Tensor:
+    """Tokens of tiles, (B, N, C), and in their place those of the looks at the whole picture, as many, which find a leaf in
+    `routing.look_tokens` likely (`runtime.routing.takes_look_tokens` over a batch).
+    """
+    columns = [2 + index for index, leaf in enumerate(routing.leaves) if leaf in routing.look_tokens]
+    taken = (looked.assessment[:, columns] > LIKELY).any(1)
+    return torch.where(taken[:, None, None], looked.tokens, tokens)
 
 
 def _ranks(gates: Tensor, rank: int) -> Tensor:
@@ -228,8 +237,8 @@ class DistillationObjective(Objective[Student]):
             remaining = present * left
             parts["routing"] = parts["routing"] + self._routing_loss(assessment, remaining)
             if look is not None and self.routing.look_tokens:
-                tokens = estimate.tokens.index_copy(0, tiles, look.tokens.to(estimate.tokens.dtype))
-                estimate = estimate._replace(tokens=tokens)
+                tokens = tokens_by_look(self.routing, estimate.tokens[tiles], look)
+                estimate = estimate._replace(tokens=estimate.tokens.index_copy(0, tiles, tokens))
             if look is not None and t == 0:
                 seen, whole = look.assessment.float(), whole_columns(self.routing)
                 told = F.binary_cross_entropy_with_logits(seen[:, whole], present[tiles][:, [c - 2 for c in whole]])

@@ -89,7 +89,9 @@ def new_entries(name: str, value: Tensor, config: StudentConfig, leaf: str) -> T
 
 
 def expert_rows(config: StudentConfig, expert: str) -> slice:
-    """Where an expert's rank lies among all experts' ranks."""
+    """Where an expert's rank lies among all experts' ranks. Raises InputError."""
+    if expert not in config.experts:
+        raise InputError(f"unknown expert {expert!r}; expected one of {', '.join(config.experts)}")
     first = config.experts.index(expert) * config.rank
     return slice(first, first + config.rank)
 
@@ -138,11 +140,11 @@ def aim_expert(student: Student, leaf: str, pairs: Pairs) -> None:
     student.zero_grad()
 
 
-def freeze_all_but(student: Student, leaf: str) -> None:
-    """Let gradients reach the expert of `leaf` alone."""
+def freeze_all_but(student: Student, expert: str) -> None:
+    """Let gradients reach an expert, a leaf's or a parent's, alone. Raises InputError."""
     for name, parameter in student.named_parameters():
         if name.endswith((*EXPERT_ROWS, *EXPERT_COLUMNS)):
-            mask = new_entries(name, parameter, student.config, leaf)
+            mask = new_entries(name, parameter, student.config, expert)
             parameter.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient.device))
         else:
             parameter.requires_grad_(False)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..distill.data import Mixture, list_pictures, to_tensor
 from ..distill.degradations import KINDS, degrade
+from ..distill.distillation import tokens_by_look
 from ..distill.student import Student
 from ..runtime.pictures import read
 from ..runtime.routing import Routing, gate_tensor, route
@@ -32,12 +33,12 @@ def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, co
         rgb = read(paths[int(rng.integers(len(paths)))]).rgb
         plan = plan_tiles(rgb.shape[0], rgb.shape[1], tile)
         place, mixture, seed = int(rng.integers(len(plan))), _mixture(index, rng), int(rng.integers(2**31))
-        context = None
+        looked = None
         if routing.look_tokens:
             degraded = np.rint(degrade(rgb, mixture, seed) * 255).astype(np.uint8)
             current = look = torch.from_numpy(to_program(make_small(degraded, tile), tile))
             if index % 2 == 0:
-                current, context = torch.from_numpy(cut(degraded, plan, place)), student.encode(look).tokens
+                current, looked = torch.from_numpy(cut(degraded, plan, place)), student.encode(look)
         else:
             clean = cut(rgb, plan, place)[0].transpose(1, 2, 0)
             current = to_tensor(degrade(np.ascontiguousarray(clean), mixture, seed))[None]
@@ -50,8 +51,8 @@ def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, co
             gates = torch.from_numpy(
                 gate_tensor(routing, route(routing, assessment[1], assessment[2:]), student.config.rank)
             )
-            if context is not None:
-                estimate = estimate._replace(tokens=context)
+            if looked is not None:
+                estimate = estimate._replace(tokens=tokens_by_look(routing, estimate.tokens, looked))
             samples["refine"].append((current, *original.features, *estimate.features[1:], estimate.tokens, gates))
             current = student.refine(current, original, estimate, gates)[0].clamp(0, 1)
     return samples

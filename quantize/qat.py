@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor, fx, nn
 
 from ..distill.data import Batch, Mixture, Photographs
-from ..distill.distillation import by_look, own_gates
+from ..distill.distillation import by_look, own_gates, tokens_by_look
 from ..distill.methods import methods
 from ..distill.metrics import psnr
 from ..distill.recipe import Schedule
-from ..distill.student import Student
+from ..distill.student import Encoded, Student
 from ..distill.training import Objective, Progress, train
 from ..runtime.routing import Routing
 from .ranges import DEQUANTIZE, QUANTIZE
@@ -143,8 +143,8 @@ class SelfDistillation(Objective[nn.ModuleDict]):
         *features, tokens, assessment = encode(picture)
         agreed = assessment
         if not torch.equal(batch.look, batch.degraded):
-            *_, context, look = encode(batch.look)
-            tokens = context if self._routing.look_tokens else tokens
+            *seen, context, look = encode(batch.look)
+            tokens = tokens_by_look(self._routing, tokens, Encoded(tuple(seen), context, look))
             if picture is batch.degraded:
                 agreed = by_look(self._routing, assessment, look)
         gates = own_gates(self._routing, agreed, self._student[0].config.rank)

@@ -41,8 +41,8 @@ class Routing(BaseModel):
     top: int = Field(default=4, gt=0, description="K: gates kept")
     whole: tuple[str, ...] = Field(default=("haze", "low_light"), description="leaves judged by the whole picture")
     uneven: tuple[str, ...] = Field(default=("low_light",), description="of these, those that tiles judge too")
-    look_tokens: bool = Field(
-        default=False, description="whether a tile's tokens are those of the first look, as `mixture.wide` trains"
+    look_tokens: tuple[str, ...] = Field(
+        default=(), description="leaves of which the first look tells tiles more by its tokens than their own tell"
     )
 
     @cached_property
@@ -95,6 +95,11 @@ def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequ
         return of_look + of_tile if of_look + of_tile > 0 else -math.inf
 
     return tuple(agreed(*row) for row in zip(routing.leaves, looks[0], looks[-1], tile, strict=True))
+
+
+def takes_look_tokens(routing: Routing, look: Sequence[float]) -> bool:
+    """Whether tiles take the tokens of a look with these degradation logits: it finds a leaf in `routing.look_tokens` likely."""
+    return any(leaf in routing.look_tokens and of_look > LIKELY for leaf, of_look in zip(routing.leaves, look, strict=True))
 
 
 def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:

@@ -21,7 +21,7 @@ from .pictures import Picture
 from .quality import quality_of_mean
 from .restoration import Event, Restoration, Update
 from .rounds import Rounds
-from .routing import Gates, Routing, agreed_logits, gate_tensor, route, sigmoid
+from .routing import Gates, Routing, agreed_logits, gate_tensor, route, sigmoid, takes_look_tokens
 from .tiles import Array, Pixels, TilePlan, blend, from_program, make_small, mirror, plan_tiles, to_program
 from .worker import Late, Worker
 
@@ -92,7 +92,7 @@ class Run:
         # Degradation logits of every round's look: a tile goes by the look of its own round, since a later one sees a picture
         # whose other tiles are further.
         self._looks: list[tuple[float, ...]] = []
-        # Tokens of the first look, where the student knows them: what a tile does not see of the picture it is of.
+        # Tokens of the first look where tiles take them: what a tile does not see of the picture it is of.
         self._tokens: Any = None
         views = [picture.pixels[self._plan.region(i).slices] for i in range(count)]
         self._sources: list[Pixels] = views
@@ -186,7 +186,7 @@ class Run:
         look, ms = self._call(
             0, lambda: session.encode(to_program(make_small(canvas, tile), tile)), self._engine.encode_took
         )
-        if self._engine.routing.look_tokens and not self._looks:
+        if not self._looks and takes_look_tokens(self._engine.routing, look.logits):
             self._tokens = look.tokens
         self._looks.append(look.logits)
         self._controller.looked(ms)

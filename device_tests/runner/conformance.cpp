@@ -91,7 +91,9 @@ Json play_routing(const Json& given) {
   logits = agreed_logits(routing, looks, logits);
   Json gates = Json::object();
   for (const auto& [name, gate] : route(routing, number(given.at("granularity")), logits)) gates[name] = gate;
-  return {{"gates", gates}};
+  Json results = {{"gates", gates}};
+  if (!looks.empty()) results["look_tokens"] = takes_look_tokens(routing, looks.front());
+  return results;
 }
 
 Json play_plan(const Json& given) {

@@ -102,7 +102,7 @@ class Run {
     const double before = elapsed();
     const Pixels whole = canvas();
     const Encoded look = program_.encode(to_program(make_small(whole, task_.tile), task_.tile));
-    if (task_.routing.look_tokens && looks_.empty()) first_look_ = std::make_unique<OwnedEncoded>(look);
+    if (looks_.empty() && takes_look_tokens(task_.routing, look.logits)) first_look_ = std::make_unique<OwnedEncoded>(look);
     looks_.push_back(look.logits);
     const double ms = elapsed() - before;
     controller_.looked(ms);

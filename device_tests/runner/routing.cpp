@@ -23,7 +23,7 @@ Routing routing_from(const nlohmann::ordered_json& values) {
   routing.top = values.at("top");
   routing.whole = values.at("whole").get<std::set<std::string>>();
   routing.uneven = values.at("uneven").get<std::set<std::string>>();
-  routing.look_tokens = values.value("look_tokens", false);
+  routing.look_tokens = values.value("look_tokens", std::set<std::string>());
   return routing;
 }
 
@@ -79,4 +79,12 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<std:
     }
   }
   return logits;
+}
+
+bool takes_look_tokens(const Routing& routing, const std::vector<double>& look) {
+  const auto leaves = routing.leaves();
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    if (routing.look_tokens.count(leaves[i]) > 0 && look.at(i) > kLikely) return true;
+  }
+  return false;
 }

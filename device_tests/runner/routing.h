@@ -17,7 +17,7 @@ struct Routing {
   std::size_t top = 1;
   std::set<std::string> whole;   // leaves judged by a look at the whole picture
   std::set<std::string> uneven;  // of these, those that tiles judge too
-  bool look_tokens = false;      // whether a tile's tokens are those of the first look
+  std::set<std::string> look_tokens;  // where the first look finds one of these likely, tiles take its tokens
 
   std::vector<std::string> leaves() const;
 };
@@ -31,3 +31,5 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
 // the tile's own; none for a picture of one tile.
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
                                   const std::vector<double>& tile);
+// Whether tiles take the tokens of a look with these logits.
+bool takes_look_tokens(const Routing& routing, const std::vector<double>& look);

@@ -89,16 +89,6 @@ def pictures() -> list[Picture]:
     ]
 
 
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded one, with tiles that go by the look's tokens."""
-    folder = shutil.copytree(EMBEDDED, tmp_path_factory.mktemp("bundle") / "small.bundle")
-    manifest = json.loads((folder / "bundle.json").read_text())
-    manifest["routing"]["look_tokens"] = True
-    (folder / "bundle.json").write_text(json.dumps(manifest))
-    return folder
-
-
 def job(folder: Path, bundle: Path, pictures: list[Picture], **more: Any) -> dict[str, Any]:
     entries = []
     for picture in pictures:
@@ -130,11 +120,11 @@ def run(tools: Tools, folder: Path, content: dict[str, Any]) -> tuple[int, str]:
 
 @pytest.fixture(scope="session")
 def kotlin(
-    tools: Tools, bundle: Path, pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory
+    tools: Tools, pictures: list[Picture], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Answer], Path]:
     """All pictures restored by one process, and a short benchmark."""
     folder = tmp_path_factory.mktemp("jvm")
-    status, said = run(tools, folder, job(folder, bundle, pictures, benchmark={"warm_up": 1, "runs": 5, "blocks": 2}))
+    status, said = run(tools, folder, job(folder, EMBEDDED, pictures, benchmark={"warm_up": 1, "runs": 5, "blocks": 2}))
     assert status == 0, said[-4000:]
     answers = {
         picture.name: Answer(
@@ -147,9 +137,9 @@ def kotlin(
 
 
 @pytest.fixture(scope="session")
-def python(bundle: Path, pictures: list[Picture]) -> dict[str, Restoration]:
+def python(pictures: list[Picture]) -> dict[str, Restoration]:
     restorer = Restorer.load(
-        bundle, backend="executorch", program=PROGRAM, threads=1, feature_memory_mb=FEATURE_MEMORY_MB
+        EMBEDDED, backend="executorch", program=PROGRAM, threads=1, feature_memory_mb=FEATURE_MEMORY_MB
     )
     return {p.name: restorer.restore(p.pixels, degradations=p.degradations, **p.policy) for p in pictures}
 

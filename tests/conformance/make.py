@@ -311,6 +311,17 @@ def routing() -> dict[str, list[Case]]:
             "logits": logits(),
             "looks": [logits(haze=6.0)],
         },
+        *(
+            case(name, -9, logits(), *looks) | {"routing": ROUTING | {"look_tokens": ["haze", "rain"]}}
+            for name, looks in {
+                "a likely leaf has tiles take the look's tokens": [logits(haze=1.1)],
+                "one of several is enough": [logits(rain=2.0, low_light=3.0)],
+                "a doubtful one does not": [logits(haze=1.0)],
+                "nor does a leaf that is not named": [logits(low_light=5.0)],
+                "nor one of which the look says NaN": [logits(haze=None)],
+                "the first look decides on tokens": [logits(), logits(haze=5.0)],
+            }.items()
+        ),
         given("given by hand", {"rain": 0.7, "noise": 0.3}),
         given("nothing given opens nothing", {}),
         given("a parent can be given", {"weather": 1.0}),

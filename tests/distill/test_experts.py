@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from burnish.cli.training import add_expert_command
+from burnish.cli.recipe import DistillSection
+from burnish.cli.training import add_expert_command, train_section
 from burnish.distill import leaves
 from burnish.distill import pairs as pairs_module
 from burnish.distill.degradations import KINDS, degrade
@@ -16,6 +17,7 @@ from burnish.distill.experts import EXPERT_SCHEDULE, add_expert, new_entries
 from burnish.distill.leaves import CLOSED, fit_leaf, see_known
 from burnish.distill.metrics import psnr, quality_of
 from burnish.distill.pairs import Pairs
+from burnish.distill.recipe import Schedule
 from burnish.distill.student import HIDDEN
 from burnish.distill.weights import Trained, read_student
 from burnish.export.context import Context
@@ -31,6 +33,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from shared import PHOTOS, refine, stack
 
+RECIPE = PHOTOS.parent / "demo.yaml"  # whose folder relative paths would be of
 Array = NDArray[np.float32]
 
 
@@ -171,3 +174,19 @@ def test_the_new_degradation_is_learned_and_the_others_lose_nothing(
     # The folder is this run's: another expert does not take its weights.
     with pytest.raises(InputError, match=r"holds a run with another expert .*another --out"):
         learn("smoke", pairs, tmp_path / "run", 600)
+
+
+def test_an_expert_that_learns_alone_leaves_all_else_as_it_is(embedded: Trained, tmp_path: Path) -> None:
+    schedule = Schedule(steps=3, batch=2, patch=32, muon=False, weight_decay=0, warmup=1, clip=100, ema=0, workers=0)
+    section = DistillSection(photos=str(PHOTOS / "train"), start="embedded", expert="haze", schedule=schedule)
+    console = Console(quiet=True)
+    path = train_section(section, None, RECIPE, PHOTOS / "train", tmp_path / "run", console)
+    after = read_student(path).student.state_dict()
+    for name, value in embedded.student.state_dict().items():
+        own = torch.zeros_like(value, dtype=torch.bool)
+        if "lora" in name:
+            own = new_entries(name, value, embedded.student.config, "haze")
+        torch.testing.assert_close(after[name][~own], value[~own], rtol=0, atol=0)
+        assert not own.any() or not torch.equal(after[name][own], value[own])
+    with pytest.raises(InputError, match="unknown expert 'fog'; expected one of weather"):
+        train_section(section.model_copy(update={"expert": "fog"}), None, RECIPE, PHOTOS / "train", tmp_path, console)

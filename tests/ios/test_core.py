@@ -103,7 +103,7 @@ def test_a_damaged_bundle_is_refused_in_one_line(restore_check: Path, tmp_path: 
 CASES = {
     "one tile": (200, 272, Policy(max_iterations=2), 1_000_000, 0),
     "four tiles": (290, 310, Policy(max_iterations=2, min_gain=-1), 1_000_000, 0),
-    "a look's tokens": (290, 310, Policy(max_iterations=2, min_gain=-1), 1_000_000, 0),
+    "four tiles in haze": (290, 310, Policy(max_iterations=2, min_gain=-1), 1_000_000, 8),
     "little memory": (290, 310, Policy(max_iterations=3, min_iterations=3), 1, 25),
     "no roll-back": (280, 260, Policy(max_iterations=2, min_iterations=2, rollback=False), 1_000_000, 50),
 }
@@ -119,12 +119,12 @@ def test_a_restoration_takes_the_same_decisions_and_gives_the_same_bytes(
     pixels = read(PHOTO).pixels[:height, :width]
     assert pixels.shape == (height, width, 3)
     grains = np.random.default_rng(0).normal(0, noise, pixels.shape)
+    if "haze" in case:
+        pixels = 0.5 * pixels + 100
     pixels = np.clip(pixels + grains, 0, 255).astype(np.uint8)
     recorder = Recorder(load_session("onnxruntime", bundle.program_folder(program), 1))
     memory = keep * program.boundary_bytes["encode"] / 2**20
     restorer = Restorer(bundle, program, "onnxruntime", recorder, feature_memory_mb=memory * 1.000001)
-    routing = bundle.manifest.routing.model_copy(update={"look_tokens": case == "a look's tokens"})
-    restorer._engine.routing = routing
     expected = restorer.restore(pixels, keep_steps=True, **policy.model_dump())
 
     home = tmp_path / "home"
@@ -134,7 +134,7 @@ def test_a_restoration_takes_the_same_decisions_and_gives_the_same_bytes(
         tile=bundle.manifest.tile,
         rank=bundle.manifest.student.rank,
         keep=keep,
-        routing=routing,
+        routing=bundle.manifest.routing,
         calibration=program.calibration,
         policy=policy,
         keep_steps=True,

@@ -11,7 +11,7 @@ from burnish.runtime.controller import Controller, Kind, Policy
 from burnish.runtime.cost import CostModel, Estimate
 from burnish.runtime.errors import InputError
 from burnish.runtime.quality import quality_of_mean
-from burnish.runtime.routing import Routing, agreed_logits, given_gates, route
+from burnish.runtime.routing import Routing, agreed_logits, given_gates, route, takes_look_tokens
 from burnish.runtime.tiles import plan_tiles, small_size
 
 FOLDER = Path(__file__).parents[1] / "conformance"
@@ -86,7 +86,7 @@ def play_controller(case: Case) -> Case:
 
 
 def play_routing(case: Case) -> Case:
-    """Gates of an assessment, or those a caller gave; `error` where they are refused."""
+    """Gates of an assessment, or those a caller gave, `error` where they are refused; whether tiles take the look's tokens."""
     routing = Routing(**case["routing"])
     if "given" in case:
         try:
@@ -94,8 +94,9 @@ def play_routing(case: Case) -> Case:
         except InputError:
             return {"error": True}
     logits = [number(z) for z in case["logits"]]
-    logits = agreed_logits(routing, [[number(z) for z in look] for look in case.get("looks", [])], logits)
-    return {"gates": route(routing, number(case["granularity"]), logits)}
+    looks = [[number(z) for z in look] for look in case.get("looks", [])]
+    gates = route(routing, number(case["granularity"]), agreed_logits(routing, looks, logits))
+    return {"gates": gates} | ({"look_tokens": takes_look_tokens(routing, looks[0])} if looks else {})
 
 
 def play_plan(case: Case) -> Case:

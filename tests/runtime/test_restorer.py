@@ -81,16 +81,19 @@ def test_the_trace_says_what_ran(restorer: Restorer, pixels: NDArray[np.uint8]) 
     assert [event.ran for event in many.trace] == ["look", *["encode", "refine"] * many.tiles]
 
 
-def test_tiles_go_by_the_tokens_of_the_first_look_where_the_student_knows_them(
+def test_tiles_go_by_the_tokens_of_the_first_look_where_it_finds_haze(
     restorer: Restorer, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = restorer._engine
     session, encoded, asked = engine.session, [], []
-    monkeypatch.setattr(engine, "routing", engine.routing.model_copy(update={"look_tokens": True}))
     encode, refine = session.encode, session.refine
 
+    def route_by(*look_tokens: str) -> None:
+        monkeypatch.setattr(engine, "routing", engine.routing.model_copy(update={"look_tokens": look_tokens}))
+
     def encodes(image: Array) -> Encoded:
-        encoded.append(encode(image))
+        logits = tuple(2.0 if leaf == "haze" else -4.0 for leaf in engine.routing.leaves)
+        encoded.append(encode(image)._replace(logits=logits))
         return encoded[-1]
 
     def refines(current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
@@ -100,13 +103,14 @@ def test_tiles_go_by_the_tokens_of_the_first_look_where_the_student_knows_them(
     monkeypatch.setattr(session, "encode", encodes)
     monkeypatch.setattr(session, "refine", refines)
     wanted = dict(max_iterations=3, min_iterations=3, rollback=False)
+    route_by("low_light", "haze")
     tiles = restorer.restore(pixels, **wanted).tiles
     assert len(asked) == 3 * tiles > 3
     assert all(tokens is encoded[0].tokens for tokens in asked)
-    for given, look_tokens in ((pixels[:64, :64], True), (pixels, False)):
+    for given, look_tokens in ((pixels[:64, :64], ["haze"]), (pixels, ["low_light"]), (pixels, [])):
         encoded.clear()
         asked.clear()
-        monkeypatch.setattr(engine, "routing", engine.routing.model_copy(update={"look_tokens": look_tokens}))
+        route_by(*look_tokens)
         restorer.restore(given, **wanted)
         assert all(any(tokens is e.tokens for e in encoded) for tokens in asked)
         assert len({id(tokens) for tokens in asked}) == len(asked)

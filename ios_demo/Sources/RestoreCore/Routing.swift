@@ -31,8 +31,8 @@ public struct Routing: Equatable, Sendable {
   public let top: Int
   public let whole: [String]
   public let uneven: [String]
-  /// Whether a tile's tokens are those of the first look.
-  public let lookTokens: Bool
+  /// Where the first look finds one of these leaves likely, tiles take its tokens.
+  public let lookTokens: [String]
 
   /// Reads bundle.json's `routing`. Throws `RestoreError.bundle`.
   public init(_ json: JSON) throws {
@@ -49,7 +49,7 @@ public struct Routing: Equatable, Sendable {
     top = try take("top", 4, \.asInt)
     whole = try take("whole", ["haze", "low_light"], \.asStrings)
     uneven = try take("uneven", ["low_light"], \.asStrings)
-    lookTokens = try take("look_tokens", false, \.asBool)
+    lookTokens = try take("look_tokens", [], \.asStrings)
     let names = tree.map(\.parent) + tree.flatMap(\.leaves)
     guard !tree.isEmpty, tree.allSatisfy({ !$0.leaves.isEmpty }), Set(names).count == names.count else {
       throw RestoreError.bundle("routing.tree needs different names, and leaves under every parent")
@@ -100,6 +100,11 @@ public struct Routing: Equatable, Sendable {
       if seen > Self.likely { return max(seen, own) }
       return seen + own > 0 ? seen + own : -.infinity
     }
+  }
+
+  /// Whether tiles take the tokens of a look with these degradation logits.
+  public func takesLookTokens(_ look: [Double]) -> Bool {
+    zip(leaves, look).contains { lookTokens.contains($0) && $1 > Self.likely }
   }
 
   /// Gates a caller states himself: expert → weight in [0, 1]; the others are 0. Throws `RestoreError.input`.

@@ -115,7 +115,7 @@ actor Run {
       try await session.encode(Planes(Look.shrink(canvas, tile: tile), side: tile))
     }
     try check(encoded)
-    if engine.settings.routing.lookTokens && looks.isEmpty { firstLook = encoded }
+    if looks.isEmpty && engine.settings.routing.takesLookTokens(encoded.logits) { firstLook = encoded }
     looks.append(encoded.logits)
     let ms = elapsed - before
     controller.looked(ms: ms)

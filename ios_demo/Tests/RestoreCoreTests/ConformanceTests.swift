@@ -70,6 +70,7 @@ struct ConformanceTests {
   func routing(_ given: Case) throws {
     let routing = try Routing(#require(given.json["routing"]))
     let gates: [Gate]
+    var more: [(String, JSON)] = []
     if let weights = given.json["given"]?.asObject {
       let stated = Dictionary(uniqueKeysWithValues: weights.map { ($0.key, $0.value.asDouble ?? .nan) })
       guard let accepted = try? routing.gates(given: stated) else {
@@ -79,12 +80,13 @@ struct ConformanceTests {
       gates = accepted
     } else {
       var logits = try numbers(given.json["logits"])
-      if let looks = given.json["looks"]?.asArray {
-        logits = routing.agreedLogits(looks: try looks.map { try numbers($0) }, tile: logits)
+      if let looks = try given.json["looks"]?.asArray?.map({ try numbers($0) }), let first = looks.first {
+        logits = routing.agreedLogits(looks: looks, tile: logits)
+        more = [("look_tokens", .bool(routing.takesLookTokens(first)))]
       }
       gates = routing.gates(granularity: given.json["granularity"]?.asDouble ?? .nan, logits: logits)
     }
-    expect(given, .object([("gates", .object(gates.map { ($0.expert, .number($0.weight)) }))]))
+    expect(given, .object([("gates", .object(gates.map { ($0.expert, .number($0.weight)) }))] + more))
   }
 
   @Test(arguments: plans)

@@ -26,12 +26,6 @@ internal class Fields(private val place: String, private val values: JsonObject)
 
     fun number(name: String): Double = numberOf(name, required(name))
 
-    fun flag(name: String): Boolean {
-        val value = required(name)
-        if (!value.isJsonPrimitive || !value.asJsonPrimitive.isBoolean) fail(name, "expected true or false")
-        return value.asBoolean
-    }
-
     fun whole(name: String): Long {
         val value = number(name)
         if (value != round(value) || abs(value) > 1e15) fail(name, "expected a whole number")

@@ -81,7 +81,7 @@ data class Manifest(
                 top = if ("top" in fields) fields.count("top", Int.MAX_VALUE) else default.top,
                 whole = if ("whole" in fields) fields.texts("whole").toSet() else default.whole,
                 uneven = if ("uneven" in fields) fields.texts("uneven").toSet() else default.uneven,
-                lookTokens = if ("look_tokens" in fields) fields.flag("look_tokens") else default.lookTokens,
+                lookTokens = if ("look_tokens" in fields) fields.texts("look_tokens").toSet() else default.lookTokens,
             )
         }
 

@@ -14,7 +14,7 @@ typealias Gates = Map<String, Double>
  * @param top K: gates kept
  * @param whole leaves that a look at the whole picture judges
  * @param uneven of these, those that tiles judge too
- * @param lookTokens whether a tile's tokens are those of the first look
+ * @param lookTokens where the first look finds one of these leaves likely, tiles take its tokens
  */
 data class Routing(
     val tree: Map<String, List<String>>,
@@ -23,7 +23,7 @@ data class Routing(
     val top: Int = 4,
     val whole: Set<String> = setOf("haze", "low_light"),
     val uneven: Set<String> = setOf("low_light"),
-    val lookTokens: Boolean = false,
+    val lookTokens: Set<String> = emptySet(),
 ) {
     val leaves: List<String> = tree.values.flatten()
 
@@ -80,6 +80,10 @@ fun agreedLogits(routing: Routing, looks: List<List<Double>>, tile: List<Double>
         }
     }
 }
+
+/** Whether tiles take the tokens of a look with these degradation logits. */
+fun takesLookTokens(routing: Routing, look: List<Double>): Boolean =
+    routing.leaves.zip(look).any { (leaf, seen) -> leaf in routing.lookTokens && seen > LIKELY }
 
 /** Gates a caller states: expert → weight in [0, 1]; the others are 0. Throws [InputException]. */
 fun givenGates(routing: Routing, degradations: Map<String, Double>): Gates {

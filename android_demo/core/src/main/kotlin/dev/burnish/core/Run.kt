@@ -94,11 +94,13 @@ internal class Run(
     private suspend fun takeALook() {
         val before = elapsed()
         val whole = canvas
-        val keeps = engine.routing.lookTokens && looks.isEmpty()
+        val first = looks.isEmpty()
+
+        fun keeps(look: Encoded) = first && takesLookTokens(engine.routing, look.assessment.logits)
         val look = call(0, engine::encodeTook) {
-            engine.encode(makeSmall(whole, engine.tile)).also { if (!keeps) it.release() }
+            engine.encode(makeSmall(whole, engine.tile)).also { if (!keeps(it)) it.release() }
         }
-        if (keeps) firstLook = look
+        if (keeps(look)) firstLook = look
         looks += look.assessment.logits
         val ms = elapsed() - before
         controller.looked(ms)

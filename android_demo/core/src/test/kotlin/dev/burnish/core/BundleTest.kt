@@ -62,7 +62,7 @@ class BundleTest {
         assertEquals(listOf("weather", "detail", "rain", "haze", "blur"), bundle.manifest.routing.experts)
         assertEquals(setOf("haze", "low_light"), bundle.manifest.routing.whole)
         assertEquals(setOf("low_light"), bundle.manifest.routing.uneven)
-        assertEquals(false, bundle.manifest.routing.lookTokens)
+        assertEquals(emptySet<String>(), bundle.manifest.routing.lookTokens)
         val program = bundle.firstProgram(listOf("executorch-xnnpack-fp32", "executorch-xnnpack-int8"))
         assertEquals("1.5.1", program.madeWith["executorch"])
         assertEquals(0.65, program.calibration.apply(0.8), 1e-12)
@@ -147,11 +147,11 @@ class BundleTest {
     }
 
     @Test
-    fun aFlagIsTrueOrFalse() {
-        manifest.getAsJsonObject("routing").addProperty("look_tokens", 1)
+    fun leavesWhoseLookIsAskedAreAList() {
+        manifest.getAsJsonObject("routing").addProperty("look_tokens", "haze")
         assertRefused("look_tokens") { open() }
-        manifest.getAsJsonObject("routing").addProperty("look_tokens", true)
-        assertTrue(open().manifest.routing.lookTokens)
+        manifest.getAsJsonObject("routing").add("look_tokens", JsonArray().apply { add("haze") })
+        assertEquals(setOf("haze"), open().manifest.routing.lookTokens)
     }
 
     private fun makeBundleAgain() {

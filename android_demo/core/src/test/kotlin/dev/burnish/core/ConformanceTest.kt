@@ -182,6 +182,7 @@ private fun playRouting(case: JsonObject): Map<String, Any> {
         top = fields["top"].asInt,
         whole = fields["whole"].asJsonArray.map { it.asString }.toSet(),
         uneven = fields["uneven"].asJsonArray.map { it.asString }.toSet(),
+        lookTokens = fields["look_tokens"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),
     )
     case.getAsJsonObject("given")?.let { given ->
         return try {
@@ -190,9 +191,10 @@ private fun playRouting(case: JsonObject): Map<String, Any> {
             mapOf("error" to true)
         }
     }
-    var logits = case["logits"].numbers()
-    case["looks"]?.let { looks -> logits = agreedLogits(routing, looks.asJsonArray.map { it.numbers() }, logits) }
-    return mapOf("gates" to route(routing, case["granularity"].number(), logits))
+    val looks = case["looks"]?.asJsonArray?.map { it.numbers() }.orEmpty()
+    val logits = agreedLogits(routing, looks, case["logits"].numbers())
+    val gates = mapOf("gates" to route(routing, case["granularity"].number(), logits))
+    return if (looks.isEmpty()) gates else gates + ("look_tokens" to takesLookTokens(routing, looks.first()))
 }
 
 private fun playPlan(case: JsonObject): Map<String, Any> {

@@ -81,7 +81,7 @@ class RestorerTest {
     private fun restorer(
         session: Session,
         featureMemoryMb: Double = Restorer.FEATURE_MEMORY_MB,
-        lookTokens: Boolean = false,
+        lookTokens: String = "[]",
     ): Restorer {
         File(scratch.root, "bundle.json").writeText(
             """
@@ -120,7 +120,7 @@ class RestorerTest {
     @Test
     fun aLargePictureIsWholeAfterEveryStep() = runBlocking {
         val session = Brighter()
-        restorer(session, lookTokens = true).use { restorer ->
+        restorer(session, lookTokens = """["haze", "rain"]""").use { restorer ->
             val source = picture(100, 150)
             val stream = restorer.restore(source, Policy(maxIterations = 1))
             val shown = source.copy()

@@ -96,7 +96,9 @@ class DistillSection(Frozen):
         if self.expert is not None and self.model != "student":
             raise ValueError(f"`expert` is of students; leave it out to train {self.model}")
         if self.expert is not None and (self.schedule.muon or self.schedule.weight_decay):
-            raise ValueError("`expert` needs muon: false and weight_decay: 0 in `schedule`, which would move the other experts")
+            raise ValueError(
+                "`expert` needs muon: false and weight_decay: 0 in `schedule`, which would move the other experts"
+            )
         return self
 
 

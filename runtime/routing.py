@@ -98,8 +98,10 @@ def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequ
 
 
 def takes_look_tokens(routing: Routing, look: Sequence[float]) -> bool:
-    """Whether tiles take the tokens of a look with these degradation logits: it finds a leaf in `routing.look_tokens` likely."""
-    return any(leaf in routing.look_tokens and of_look > LIKELY for leaf, of_look in zip(routing.leaves, look, strict=True))
+    """Whether tiles take the tokens of a look with these degradation logits: a leaf in `routing.look_tokens` is likely."""
+    return any(
+        leaf in routing.look_tokens and of_look > LIKELY for leaf, of_look in zip(routing.leaves, look, strict=True)
+    )
 
 
 def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:

@@ -87,6 +87,8 @@ def test_the_whole_loop_is_that_of_the_runtime(
             outcome = bench.run(chosen, Job(program="", restore=task), pictures=pictures)
             for row in outcome.result.restorations:
                 expected = restorer.restore(pictures[row.name], keep_steps=True, **policy.model_dump())
+                # Where tiles take the look's tokens.
+                assert (expected.steps[1].degradations["haze"] > 0.5) == (row.name == "large")
                 assert (row.reason, row.iteration, row.tiles) == (
                     expected.reason.value,
                     expected.iteration,

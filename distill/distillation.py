@@ -97,13 +97,13 @@ def by_look(routing: Routing, assessment: Tensor, look: Tensor) -> Tensor:
     return told
 
 
-def tokens_by_look(routing: Routing, tokens: Tensor, looked: Encoded) -> Tensor:
-    """Tokens of tiles, (B, N, C), and in their place those of the looks at the whole picture, as many, which find a leaf in
+def tokens_by_look(routing: Routing, tokens: Tensor, assessment: Tensor, told: Tensor) -> Tensor:
+    """Tokens of tiles, (B, N, C), and in their place those `told` by the looks, as many, whose `assessment` finds a leaf in
     `routing.look_tokens` likely (`runtime.routing.takes_look_tokens` over a batch).
     """
     columns = [2 + index for index, leaf in enumerate(routing.leaves) if leaf in routing.look_tokens]
-    taken = (looked.assessment[:, columns] > LIKELY).any(1)
-    return torch.where(taken[:, None, None], looked.tokens, tokens)
+    taken = (assessment[:, columns] > LIKELY).any(1)
+    return torch.where(taken[:, None, None], told, tokens)
 
 
 def _ranks(gates: Tensor, rank: int) -> Tensor:
@@ -237,7 +237,7 @@ class DistillationObjective(Objective[Student]):
             remaining = present * left
             parts["routing"] = parts["routing"] + self._routing_loss(assessment, remaining)
             if look is not None and self.routing.look_tokens:
-                tokens = tokens_by_look(self.routing, estimate.tokens[tiles], look)
+                tokens = tokens_by_look(self.routing, estimate.tokens[tiles], look.assessment, look.tokens)
                 estimate = estimate._replace(tokens=estimate.tokens.index_copy(0, tiles, tokens))
             if look is not None and t == 0:
                 seen, whole = look.assessment.float(), whole_columns(self.routing)

@@ -52,7 +52,9 @@ def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, co
                 gate_tensor(routing, route(routing, assessment[1], assessment[2:]), student.config.rank)
             )
             if looked is not None:
-                estimate = estimate._replace(tokens=tokens_by_look(routing, estimate.tokens, looked))
+                estimate = estimate._replace(
+                    tokens=tokens_by_look(routing, estimate.tokens, looked.assessment, looked.tokens)
+                )
             samples["refine"].append((current, *original.features, *estimate.features[1:], estimate.tokens, gates))
             current = student.refine(current, original, estimate, gates)[0].clamp(0, 1)
     return samples

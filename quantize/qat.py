@@ -21,7 +21,7 @@ from ..distill.distillation import by_look, own_gates, tokens_by_look
 from ..distill.methods import methods
 from ..distill.metrics import psnr
 from ..distill.recipe import Schedule
-from ..distill.student import Encoded, Student
+from ..distill.student import Student
 from ..distill.training import Objective, Progress, train
 from ..runtime.routing import Routing
 from .ranges import DEQUANTIZE, QUANTIZE
@@ -143,8 +143,8 @@ class SelfDistillation(Objective[nn.ModuleDict]):
         *features, tokens, assessment = encode(picture)
         agreed = assessment
         if not torch.equal(batch.look, batch.degraded):
-            *seen, context, look = encode(batch.look)
-            tokens = tokens_by_look(self._routing, tokens, Encoded(tuple(seen), context, look))
+            *_, context, look = encode(batch.look)
+            tokens = tokens_by_look(self._routing, tokens, look, context)
             if picture is batch.degraded:
                 agreed = by_look(self._routing, assessment, look)
         gates = own_gates(self._routing, agreed, self._student[0].config.rank)

@@ -31,10 +31,10 @@ class EagerSession:
     @torch.no_grad()
     def encode(self, image: Array) -> Encoded:
         *features, tokens, assessment = self._encode(self.own(image))
-        return Encoded.of(features, tokens, assessment.numpy())
+        return Encoded.of(features, tokens.numpy(), assessment.numpy())
 
     @torch.no_grad()
     def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
-        values = (self.own(current), *original.features, *estimate.features[1:], estimate.tokens, self.own(gates))
-        restored, quality = self._refine(*values)
+        features = (*original.features, *estimate.features[1:])
+        restored, quality = self._refine(self.own(current), *features, self.own(estimate.tokens), self.own(gates))
         return restored.numpy(), float(quality)

@@ -99,7 +99,7 @@ def by_look(routing: Routing, assessment: Tensor, look: Tensor) -> Tensor:
 
 def tokens_by_look(routing: Routing, tokens: Tensor, assessment: Tensor, told: Tensor) -> Tensor:
     """Tokens of tiles, (B, N, C), and in their place those `told` by the looks, as many, whose `assessment` finds a leaf in
-    `routing.look_tokens` likely (`runtime.routing.takes_look_tokens` over a batch).
+    `routing.look_tokens` likely (`runtime.routing.token_source` over a batch).
     """
     columns = [2 + index for index, leaf in enumerate(routing.leaves) if leaf in routing.look_tokens]
     taken = (assessment[:, columns] > LIKELY).any(1)

@@ -1,8 +1,8 @@
 """The controller: a pure state machine that says what to do next with which tile, and why to stop.
 
 No clock, no model, no I/O: it is told what a step cost, what the assessment was and how much time has passed. A picture
-of one tile goes through restore, assess, repeat. Of many tiles each gets its first iteration; then time goes to the tile
-with the largest expected gain. The second iteration restores the mirror image of the picture as it came and takes the mean with
+of one tile goes through restore, assess, repeat. Of many tiles each gets its first iteration, after a survey where one is
+asked for; then time goes to the tile with the largest expected gain. The second iteration restores the mirror image of the picture as it came and takes the mean with
 the first (self-ensemble; Lim et al., "Enhanced Deep Residual Networks", CVPR workshops 2017); later ones go on from there.
 Milliseconds and qualities are plain floats, so that languages agree: tests/conformance/controller.json and tiles.json hold the
 cases, docs/conformance.md the rules.
@@ -76,7 +76,8 @@ def looks_before(iteration: int) -> int:
     return max(1, iteration)
 
 
-# Whether a tile had its first iterations, its expected gain below zero, its iterations, its index.
+# Whether a tile had its first iterations; before that its part in the survey, then its expected gain below zero; its
+# iterations, its index.
 Rank = tuple[bool, float, int, int]
 
 
@@ -130,6 +131,7 @@ class Controller:
         self._last = Stop.ITERATIONS
         self._error = self._known = 0.0
         self._held: set[int] = set()
+        self._surveyed: set[int] = set()
         # Tiles whose features are no longer wanted, all or some; for the runtime to take note of and clear.
         self.released: list[int] = []
         # Tiles that are not done, and a heap of the places they have or had in the order.
@@ -152,10 +154,19 @@ class Controller:
                 return self._step(index)
         return Action(Kind.STOP)
 
-    def looked(self, ms: float) -> None:
-        """The whole picture was looked at."""
+    def looked(self, ms: float, survey: bool = False) -> None:
+        """The whole picture was looked at. `survey`: tiles are to be encoded before the first is refined, all or, where their
+        features cannot be kept, as many as can, evenly spread; there is none of one tile, nor where one iteration of every
+        tile does not fit.
+        """
         self.cost = self.cost.encoded(ms)
         self.rounds_looked_at += 1
+        count = len(self.tiles)
+        kept = min(count, self.keep)
+        if survey and kept > 1 and self._has_time_for_all():
+            self._surveyed = {index * count // kept for index in range(kept)}
+            for index in self._surveyed & self._open.keys():
+                self._place(index)
 
     def encoded(self, index: int, quality: float, belief: float, ms: float) -> None:
         """A tile's current picture was encoded: its assessed quality, and its largest degradation belief in [0, 1]."""
@@ -166,13 +177,13 @@ class Controller:
         if tile.iteration == tile.best_iteration:
             tile.assessed = quality
         tile.gain = tile.area * quality_to_mse(quality) * belief**2
+        first = tile.iteration == 0 and tile.quality is None
+        if first:
+            self._keep(tile, quality)
+        tile.original = tile.original or tile.iteration == 0
         self._place(index)
-        if tile.iteration == 0:
-            tile.original = True
-            if tile.quality is None:
-                self._keep(tile, quality)
-                if self._enough(tile, quality):
-                    self._finish(index, Stop.QUALITY)
+        if first and self._enough(tile, quality):
+            self._finish(index, Stop.QUALITY)
         self._make_room(index)
 
     def mirrored(self, index: int, ms: float) -> None:
@@ -233,6 +244,11 @@ class Controller:
         self.reason = self.reason or Stop.BUDGET
 
     @property
+    def surveys(self) -> bool:
+        """Whether tiles are encoded, or were, before the first is refined."""
+        return bool(self._surveyed)
+
+    @property
     def quality(self) -> float:
         """Of the picture as kept: that of the mean squared error of its tiles, as far as they were assessed; 0 before."""
         if len(self.tiles) == 1:
@@ -261,10 +277,18 @@ class Controller:
         tile.best_iteration, tile.quality = tile.iteration, quality
 
     def _place(self, index: int) -> None:
-        """What is smallest goes first: early iterations in rounds, then by expected gain, fewest iterations, index."""
+        """What is smallest goes first: early iterations in rounds, of the first round what is to be surveyed, then what was
+        assessed; then by expected gain, fewest iterations, index.
+        """
         tile = self.tiles[index]
         later = tile.iteration >= max(1, self.policy.min_iterations)
-        self._open[index] = rank = (later, -tile.gain if later else 0.0, tile.iteration, index)
+        if later:
+            urgency = -tile.gain
+        elif tile.quality is None:
+            urgency = -2.0 if index in self._surveyed else 0.0
+        else:
+            urgency = -1.0 if tile.iteration == 0 else 0.0
+        self._open[index] = rank = (later, urgency, tile.iteration, index)
         heapq.heappush(self._order, rank)
 
     def _next(self, elapsed_ms: float) -> int | None:
@@ -280,6 +304,12 @@ class Controller:
         budget = self.policy.budget_ms
         forced = self.tiles[index].iteration < self.policy.min_iterations
         return budget is None or forced or elapsed_ms + self.predicted_ms(index) <= budget
+
+    def _has_time_for_all(self) -> bool:
+        """Whether one iteration of every tile is forced, or predicted to fit the budget."""
+        budget, count = self.policy.budget_ms, len(self.tiles)
+        encode, refine = (estimate.predict(self.caution) for estimate in (self.cost.encode, self.cost.refine))
+        return budget is None or self.policy.min_iterations > 0 or encode + count * (encode + refine) <= budget
 
     def _step(self, index: int) -> Action:
         tile = self.tiles[index]

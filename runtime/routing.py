@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from functools import cached_property
 
 import numpy as np
@@ -24,6 +25,16 @@ from .errors import InputError
 from .tree import TREE
 
 Gates = dict[str, float]
+
+
+class TokenSource(str, Enum):
+    """Whose tokens a refine of a tile asks."""
+
+    OWN = "own"
+    LOOK = "look"
+    MEAN = "mean"
+
+
 # Logit above which a look is believed (0.73).
 LIKELY = 1.0
 
@@ -43,6 +54,9 @@ class Routing(BaseModel):
     uneven: tuple[str, ...] = Field(default=("low_light",), description="of these, those that tiles judge too")
     look_tokens: tuple[str, ...] = Field(
         default=(), description="leaves of which the first look tells tiles more by its tokens than their own tell"
+    )
+    mean_tokens: tuple[str, ...] = Field(
+        default=(), description="leaves of which tiles tell more by the mean of their tokens than each by its own"
     )
 
     @cached_property
@@ -97,11 +111,14 @@ def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequ
     return tuple(agreed(*row) for row in zip(routing.leaves, looks[0], looks[-1], tile, strict=True))
 
 
-def takes_look_tokens(routing: Routing, look: Sequence[float]) -> bool:
-    """Whether tiles take the tokens of a look with these degradation logits: a leaf in `routing.look_tokens` is likely."""
-    return any(
-        leaf in routing.look_tokens and of_look > LIKELY for leaf, of_look in zip(routing.leaves, look, strict=True)
-    )
+def token_source(routing: Routing, look: Sequence[float]) -> TokenSource:
+    """Whose tokens tiles take after a first look with these degradation logits: the look's where it finds a leaf in
+    `routing.look_tokens` likely, else the mean of all tiles' where one in `routing.mean_tokens`, else each its own.
+    """
+    likely = {leaf for leaf, of_look in zip(routing.leaves, look, strict=True) if of_look > LIKELY}
+    if likely.intersection(routing.look_tokens):
+        return TokenSource.LOOK
+    return TokenSource.MEAN if likely.intersection(routing.mean_tokens) else TokenSource.OWN
 
 
 def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from .pictures import Picture
 from .quality import quality_of_mean
 from .restoration import Event, Restoration, Update
 from .rounds import Rounds
-from .routing import Gates, Routing, agreed_logits, gate_tensor, route, sigmoid, takes_look_tokens
+from .routing import Gates, Routing, TokenSource, agreed_logits, gate_tensor, route, sigmoid, token_source
 from .tiles import Array, Pixels, TilePlan, blend, from_program, make_small, mirror, plan_tiles, to_program
 from .worker import Late, Worker
 
@@ -92,8 +92,10 @@ class Run:
         # Degradation logits of every round's look: a tile goes by the look of its own round, since a later one sees a picture
         # whose other tiles are further.
         self._looks: list[tuple[float, ...]] = []
-        # Tokens of the first look where tiles take them: what a tile does not see of the picture it is of.
-        self._tokens: Any = None
+        # What a tile does not see of the picture it is of: tokens of the first look or, once a tile is refined, the mean of those
+        # that were encoded before.
+        self._tokens: Array | None = None
+        self._survey: list[tuple[float, Array]] = []
         views = [picture.pixels[self._plan.region(i).slices] for i in range(count)]
         self._sources: list[Pixels] = views
         # What the next iteration starts from, with its predicted quality, and what the picture shows; they differ after a
@@ -186,10 +188,11 @@ class Run:
         look, ms = self._call(
             0, lambda: session.encode(to_program(make_small(canvas, tile), tile)), self._engine.encode_took
         )
-        if not self._looks and takes_look_tokens(self._engine.routing, look.logits):
+        source = TokenSource.OWN if self._looks else token_source(self._engine.routing, look.logits)
+        if source is TokenSource.LOOK:
             self._tokens = look.tokens
         self._looks.append(look.logits)
-        self._controller.looked(ms)
+        self._controller.looked(ms, survey=source is TokenSource.MEAN)
         self._record(Event("look", 0, self._controller.rounds_looked_at - 1, ms, self._elapsed()))
 
     def _recall(self, index: int) -> None:
@@ -209,8 +212,9 @@ class Run:
             return session.encode(planes), planes
 
         (encoded, planes), ms = self._call(index, work, self._engine.encode_took)
-        if self._tokens is not None:
-            encoded = encoded._replace(tokens=self._tokens)
+        state = self._controller.tiles[index]
+        if self._controller.surveys and self._tokens is None and state.quality is None:
+            self._survey.append((state.area, encoded.tokens))
         self._estimates[index], self._planes = encoded, (index, planes)
         self._assess(index, encoded, ms)
         self._forget()
@@ -240,6 +244,10 @@ class Run:
         current, predicted, seen = self._current[index], self._predicted[index], self._seen[index]
         mirrored, estimate = state.iteration == MIRRORED, self._estimates[index]
         original = estimate if mirrored else self._originals[index]
+        if self._survey and self._tokens is None:
+            self._tokens = mean_tokens(self._survey)
+        if self._tokens is not None:
+            estimate = estimate._replace(tokens=self._tokens)
         planes = self._planes[1] if self._planes is not None and self._planes[0] == index else None
         source = self._source(index)
         gates = gate_tensor(engine.routing, seen.gates, engine.rank)
@@ -323,6 +331,15 @@ class Run:
             if not controller.tiles[index].estimate:
                 self._estimates.pop(index, None)
         controller.released.clear()
+
+
+def mean_tokens(survey: Sequence[tuple[float, Array]]) -> Array:
+    """Mean of tiles' tokens by their shares of the picture, summed in order, so that every language gets the same bytes."""
+    total, shares = np.zeros(survey[0][1].shape), 0.0
+    for area, tokens in survey:
+        total += area * tokens.astype(np.float64)
+        shares += area
+    return np.asarray(total / shares, np.float32)
 
 
 def mean_of(one: Array, quality: float, other: Array, others: float) -> tuple[Array, float]:

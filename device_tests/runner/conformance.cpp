@@ -42,6 +42,7 @@ Json play_controller(const Json& given) {
   double elapsed = given.value("started_ms", 0.0);
   const double idle = given.value("idle_ms", 0.0);
   Json actions = Json::array();
+  int looks = 0;
   for (Action action = controller.choose(elapsed); action.kind != Kind::kStop; action = controller.choose(elapsed)) {
     const auto iteration = static_cast<std::size_t>(controller.tiles()[action.tile].iteration);
     const std::string tile = " " + std::to_string(action.tile);
@@ -49,7 +50,7 @@ Json play_controller(const Json& given) {
     if (action.kind == Kind::kLook) {
       actions.push_back("look");
       ms = given.at("look_ms");
-      controller.looked(ms);
+      controller.looked(ms, given.value("survey", false) && looks++ == 0);
     } else if (action.kind == Kind::kEncode) {
       actions.push_back("encode" + tile);
       const auto& row = tiles.at(action.tile).at("encode").at(iteration);
@@ -92,7 +93,8 @@ Json play_routing(const Json& given) {
   Json gates = Json::object();
   for (const auto& [name, gate] : route(routing, number(given.at("granularity")), logits)) gates[name] = gate;
   Json results = {{"gates", gates}};
-  if (!looks.empty()) results["look_tokens"] = takes_look_tokens(routing, looks.front());
+  constexpr const char* kSources[] = {"own", "look", "mean"};
+  if (!looks.empty()) results["tokens"] = kSources[static_cast<int>(token_source(routing, looks.front()))];
   return results;
 }
 

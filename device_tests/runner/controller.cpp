@@ -66,9 +66,12 @@ Action Controller::choose(double elapsed_ms) {
   return {};
 }
 
-void Controller::looked(double ms) {
+void Controller::looked(double ms, bool survey) {
   cost_.encode = cost_.encode.observe(ms);
   ++rounds_looked_at_;
+  const std::size_t count = tiles_.size(), kept = std::min<std::size_t>(count, keep_);
+  if (!survey || kept <= 1 || !has_time_for_all()) return;
+  for (std::size_t index = 0; index < kept; ++index) surveyed_.insert(index * count / kept);
 }
 
 void Controller::encoded(std::size_t index, double quality, double belief, double ms) {
@@ -160,7 +163,15 @@ int Controller::best_iteration() const {
 Controller::Rank Controller::rank(std::size_t index) const {
   const TileState& tile = tiles_[index];
   const bool later = tile.iteration >= std::max(1, policy_.min_iterations);
-  return {later, later ? -tile.gain : 0.0, tile.iteration, index};
+  double urgency = 0.0;
+  if (later) {
+    urgency = -tile.gain;
+  } else if (!tile.quality) {
+    urgency = surveyed_.count(index) > 0 ? -2.0 : 0.0;
+  } else if (tile.iteration == 0) {
+    urgency = -1.0;
+  }
+  return {later, urgency, tile.iteration, index};
 }
 
 double Controller::predicted_ms(std::size_t index) const {
@@ -172,6 +183,12 @@ double Controller::predicted_ms(std::size_t index) const {
 bool Controller::fits(std::size_t index, double elapsed_ms) const {
   const bool forced = tiles_[index].iteration < policy_.min_iterations;
   return !policy_.budget_ms || forced || elapsed_ms + predicted_ms(index) <= *policy_.budget_ms;
+}
+
+bool Controller::has_time_for_all() const {
+  const double encode = cost_.encode.upper(), refine = cost_.refine.upper();
+  const double all = encode + static_cast<double>(tiles_.size()) * (encode + refine);
+  return !policy_.budget_ms || policy_.min_iterations > 0 || all <= *policy_.budget_ms;
 }
 
 std::optional<std::size_t> Controller::next(double elapsed_ms) const {

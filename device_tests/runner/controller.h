@@ -53,7 +53,8 @@ class Controller {
   Controller(Policy policy, CostModel cost, const std::vector<double>& areas, bool looks, int keep);
 
   Action choose(double elapsed_ms);
-  void looked(double ms);
+  // `survey`: tiles are to be encoded before the first is refined, as far as time and room allow.
+  void looked(double ms, bool survey);
   void encoded(std::size_t index, double quality, double belief, double ms);
   void mirrored(std::size_t index, double ms);
   void recalled(std::size_t index, double ms);
@@ -65,15 +66,18 @@ class Controller {
   double quality() const;
   int best_iteration() const;
   const std::string& reason() const { return reason_; }
+  // Whether tiles are encoded, or were, before the first is refined.
+  bool surveys() const { return !surveyed_.empty(); }
   const std::vector<TileState>& tiles() const { return tiles_; }
 
  private:
-  // What is smallest goes first: later, minus gain, iteration, index.
+  // What is smallest goes first: later; before that its part in the survey, then minus gain; iteration, index.
   using Rank = std::tuple<bool, double, int, std::size_t>;
 
   Rank rank(std::size_t index) const;
   double predicted_ms(std::size_t index) const;
   bool fits(std::size_t index, double elapsed_ms) const;
+  bool has_time_for_all() const;
   std::optional<std::size_t> next(double elapsed_ms) const;
   Action step(std::size_t index) const;
   bool look_is_due(const TileState& tile) const;
@@ -91,6 +95,6 @@ class Controller {
   int keep_;
   int rounds_looked_at_ = 0;
   std::vector<TileState> tiles_;
-  std::set<std::size_t> open_, held_;
+  std::set<std::size_t> open_, held_, surveyed_;
   std::string reason_, last_ = "iterations";
 };

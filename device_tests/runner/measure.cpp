@@ -43,7 +43,7 @@ int count_of(const Tensors& samples) {
 std::vector<Tensor> outputs_of(const Encoded& encoded, const Refined& refined) {
   std::vector<Tensor> outputs;
   for (const auto& feature : encoded.features) outputs.push_back(copy_of(feature));
-  outputs.push_back(copy_of(encoded.tokens.front()));
+  outputs.push_back(encoded.tokens);
   Tensor assessment{{}, {static_cast<float>(encoded.quality), static_cast<float>(encoded.granularity)}};
   for (const double logit : encoded.logits) assessment.data.push_back(static_cast<float>(logit));
   outputs.push_back(std::move(assessment));
@@ -104,7 +104,7 @@ void drop_from_cache(const std::string& path) {
 void run_once(Program& program, const Tensors& samples) {
   const Sample first(samples, 0);
   const Encoded encoded = program.encode(*first.image);
-  program.refine(*first.current, encoded, encoded, *first.gates);
+  program.refine(*first.current, encoded, encoded, encoded.tokens, *first.gates);
 }
 
 Json measure(Program& program, const Tensors& samples, int warm_up, int runs) {
@@ -116,7 +116,7 @@ Json measure(Program& program, const Tensors& samples, int warm_up, int runs) {
     const double began = now_ms();
     const Encoded encoded = program.encode(*first.image);
     const double between = now_ms();
-    const Refined refined = program.refine(*first.current, encoded, encoded, *first.gates);
+    const Refined refined = program.refine(*first.current, encoded, encoded, encoded.tokens, *first.gates);
     const double ended = now_ms();
     const auto outputs = outputs_of(encoded, refined);
     if (expected.empty()) {
@@ -142,13 +142,13 @@ Tensors run_samples(Program& program, const Tensors& samples, const std::vector<
     for (std::size_t i = 0; i < original.get().features.size(); ++i) {
       all["feature" + std::to_string(i + 1)] = copy_of(original.get().features[i]);
     }
-    all["tokens"] = copy_of(original.get().tokens.front());
+    all["tokens"] = original.get().tokens;
     all["assessment"] = {{2}, {static_cast<float>(original.get().quality), static_cast<float>(original.get().granularity)}};
     for (const double logit : original.get().logits) all["assessment"].data.push_back(static_cast<float>(logit));
     all["assessment"].shape = {static_cast<std::int64_t>(all["assessment"].data.size())};
     const bool separate = given.current != given.image;
     const Encoded estimate = separate ? program.encode(*given.current) : original.get();
-    const Refined refined = program.refine(*given.current, original.get(), estimate, *given.gates);
+    const Refined refined = program.refine(*given.current, original.get(), estimate, estimate.tokens, *given.gates);
     all["restored"] = copy_of(refined.restored);
     all["quality"] = {{1}, {static_cast<float>(refined.quality)}};
     for (const auto& name : names) {

@@ -58,17 +58,13 @@ Tensor copy_of(const EValue& value) {
 }
 
 OwnedEncoded::OwnedEncoded(const Encoded& encoded) : encoded_(encoded) {
-  const auto own = [this](std::vector<EValue>& values) {
-    for (auto& value : values) {
-      Tensor copy = copy_of(value);
-      std::vector<executorch::aten::SizesType> shape(copy.shape.begin(), copy.shape.end());
-      storage_.push_back(std::move(copy.data));
-      tensors_.push_back(from_blob(storage_.back().data(), std::move(shape), executorch::aten::ScalarType::Float));
-      value = EValue(*tensors_.back());
-    }
-  };
-  own(encoded_.features);
-  own(encoded_.tokens);
+  for (auto& value : encoded_.features) {
+    Tensor copy = copy_of(value);
+    std::vector<executorch::aten::SizesType> shape(copy.shape.begin(), copy.shape.end());
+    storage_.push_back(std::move(copy.data));
+    tensors_.push_back(from_blob(storage_.back().data(), std::move(shape), executorch::aten::ScalarType::Float));
+    value = EValue(*tensors_.back());
+  }
 }
 
 Program::Program(const std::string& path, std::unique_ptr<executorch::runtime::EventTracer> tracer)
@@ -94,19 +90,20 @@ Encoded Program::encode(const Tensor& image) {
   if (assessment.data.size() < 3) throw std::runtime_error("an assessment has fewer than three values");
   Encoded encoded;
   encoded.features.assign(outputs.begin(), outputs.end() - 2);
-  encoded.tokens.assign(outputs.end() - 2, outputs.end() - 1);
+  encoded.tokens = copy_of(*(outputs.end() - 2));
   encoded.quality = sigmoid(assessment.data[0]);
   encoded.granularity = assessment.data[1];
   encoded.logits.assign(assessment.data.begin() + 2, assessment.data.end());
   return encoded;
 }
 
-Refined Program::refine(const Tensor& current, const Encoded& original, const Encoded& estimate, const Tensor& gates) {
-  const auto picture = view(current), weights = view(gates);
+Refined Program::refine(const Tensor& current, const Encoded& original, const Encoded& estimate, const Tensor& tokens,
+                        const Tensor& gates) {
+  const auto picture = view(current), asked = view(tokens), weights = view(gates);
   std::vector<EValue> inputs{EValue(*picture)};
   inputs.insert(inputs.end(), original.features.begin(), original.features.end());
   inputs.insert(inputs.end(), estimate.features.begin() + 1, estimate.features.end());
-  inputs.push_back(estimate.tokens.front());
+  inputs.push_back(EValue(*asked));
   inputs.push_back(EValue(*weights));
   auto outputs = execute("refine", std::move(inputs));
   if (outputs.size() != 2) throw std::runtime_error("refine has other than two outputs");

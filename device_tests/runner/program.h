@@ -10,10 +10,10 @@
 
 #include "tensors.h"
 
-// What `encode` says of a picture. Its tensors live in the program and are overwritten by the next encode, unless owned.
+// What `encode` says of a picture. Its features live in the program and are overwritten by the next encode, unless owned.
 struct Encoded {
   std::vector<executorch::runtime::EValue> features;
-  std::vector<executorch::runtime::EValue> tokens;  // one
+  Tensor tokens;
   double quality = 0.0;
   double granularity = 0.0;
   std::vector<double> logits;
@@ -42,7 +42,9 @@ class Program {
   Program(const std::string& path, std::unique_ptr<executorch::runtime::EventTracer> tracer = nullptr);
 
   Encoded encode(const Tensor& image);
-  Refined refine(const Tensor& current, const Encoded& original, const Encoded& estimate, const Tensor& gates);
+  // `tokens`: those to ask, the estimate's own or others.
+  Refined refine(const Tensor& current, const Encoded& original, const Encoded& estimate, const Tensor& tokens,
+                 const Tensor& gates);
   executorch::extension::Module& module() { return module_; }
 
  private:

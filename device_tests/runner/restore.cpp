@@ -41,6 +41,19 @@ Mean mean_of(Tensor one, double quality, const Tensor& other, double others) {
   return {std::move(one), quality_of_mean(quality, others, difference)};
 }
 
+// Mean of tiles' tokens by their shares of the picture.
+Tensor mean_tokens(const std::vector<std::pair<double, Tensor>>& survey) {
+  Tensor mean = survey.front().second;
+  double total = 0.0;
+  for (const auto& [area, tokens] : survey) total += area;
+  for (std::size_t i = 0; i < mean.data.size(); ++i) {
+    double sum = 0.0;
+    for (const auto& [area, tokens] : survey) sum += area * tokens.data[i];
+    mean.data[i] = static_cast<float>(sum / total);
+  }
+  return mean;
+}
+
 class Run {
  public:
   Run(Program& program, const RestoreTask& task, const Pixels& picture)
@@ -102,10 +115,11 @@ class Run {
     const double before = elapsed();
     const Pixels whole = canvas();
     const Encoded look = program_.encode(to_program(make_small(whole, task_.tile), task_.tile));
-    if (looks_.empty() && takes_look_tokens(task_.routing, look.logits)) first_look_ = std::make_unique<OwnedEncoded>(look);
+    const TokenSource source = looks_.empty() ? token_source(task_.routing, look.logits) : TokenSource::kOwn;
+    if (source == TokenSource::kLook) tokens_ = look.tokens;
     looks_.push_back(look.logits);
     const double ms = elapsed() - before;
-    controller_.looked(ms);
+    controller_.looked(ms, source == TokenSource::kMean);
     record("look", 0, static_cast<int>(looks_.size()) - 1, ms, {});
   }
 
@@ -121,11 +135,11 @@ class Run {
 
   void encode(std::size_t index) {
     const double before = elapsed();
-    Encoded seen = program_.encode(source_of(index));
-    if (first_look_) seen.tokens = first_look_->get().tokens;
-    auto encoded = std::make_shared<OwnedEncoded>(seen);
+    auto encoded = std::make_shared<OwnedEncoded>(program_.encode(source_of(index)));
     const double ms = elapsed() - before;
     const Encoded& said = encoded->get();
+    const TileState& tile = controller_.tiles()[index];
+    if (controller_.surveys() && !tokens_ && !tile.quality) survey_.emplace_back(tile.area, said.tokens);
     const int iteration = controller_.tiles()[index].iteration;
     const auto rounds = std::min<std::size_t>(looks_before(iteration), looks_.size());
     const std::vector<std::vector<double>> looks(looks_.begin(), looks_.begin() + rounds);
@@ -174,7 +188,9 @@ class Run {
       weights.data.insert(weights.data.end(), task_.rank, static_cast<float>(weight));
     }
     const auto& original = mirrored ? estimates_[index] : originals_[index];
-    const Refined refined = program_.refine(source, original->get(), estimates_[index]->get(), weights);
+    const Encoded& estimate = estimates_[index]->get();
+    if (!survey_.empty() && !tokens_) tokens_ = mean_tokens(survey_);
+    const Refined refined = program_.refine(source, original->get(), estimate, tokens_ ? *tokens_ : estimate.tokens, weights);
     Tensor restored = copy_of(refined.restored);
     double quality = calibrated(broken(restored, source) ? std::nan("") : refined.quality);
     if (!std::isnan(quality)) {
@@ -218,8 +234,10 @@ class Run {
   double began_;
   // Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further.
   std::vector<std::vector<double>> looks_;
-  // Its tokens tell every tile what it does not see of the picture; null where that is not wanted, or there is one tile.
-  std::unique_ptr<OwnedEncoded> first_look_;
+  // What a tile does not see of the picture it is of: tokens of the first look or, once a tile is refined, the mean of those that
+  // were encoded before.
+  std::optional<Tensor> tokens_;
+  std::vector<std::pair<double, Tensor>> survey_;
   std::vector<Pixels> current_, kept_, steps_;
   std::vector<double> predicted_;  // of `current_`
   std::vector<std::shared_ptr<OwnedEncoded>> originals_, estimates_;

@@ -24,6 +24,7 @@ Routing routing_from(const nlohmann::ordered_json& values) {
   routing.whole = values.at("whole").get<std::set<std::string>>();
   routing.uneven = values.at("uneven").get<std::set<std::string>>();
   routing.look_tokens = values.value("look_tokens", std::set<std::string>());
+  routing.mean_tokens = values.value("mean_tokens", std::set<std::string>());
   return routing;
 }
 
@@ -81,10 +82,14 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<std:
   return logits;
 }
 
-bool takes_look_tokens(const Routing& routing, const std::vector<double>& look) {
+TokenSource token_source(const Routing& routing, const std::vector<double>& look) {
   const auto leaves = routing.leaves();
-  for (std::size_t i = 0; i < leaves.size(); ++i) {
-    if (routing.look_tokens.count(leaves[i]) > 0 && look.at(i) > kLikely) return true;
-  }
-  return false;
+  const auto finds = [&](const std::set<std::string>& wanted) {
+    for (std::size_t i = 0; i < leaves.size(); ++i) {
+      if (wanted.count(leaves[i]) > 0 && look.at(i) > kLikely) return true;
+    }
+    return false;
+  };
+  if (finds(routing.look_tokens)) return TokenSource::kLook;
+  return finds(routing.mean_tokens) ? TokenSource::kMean : TokenSource::kOwn;
 }

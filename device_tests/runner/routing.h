@@ -18,6 +18,7 @@ struct Routing {
   std::set<std::string> whole;   // leaves judged by a look at the whole picture
   std::set<std::string> uneven;  // of these, those that tiles judge too
   std::set<std::string> look_tokens;  // where the first look finds one of these likely, tiles take its tokens
+  std::set<std::string> mean_tokens;  // and of these, the mean of all tiles' tokens
 
   std::vector<std::string> leaves() const;
 };
@@ -31,5 +32,8 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
 // the tile's own; none for a picture of one tile.
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
                                   const std::vector<double>& tile);
-// Whether tiles take the tokens of a look with these logits.
-bool takes_look_tokens(const Routing& routing, const std::vector<double>& look);
+// Whose tokens a refine of a tile asks.
+enum class TokenSource { kOwn, kLook, kMean };
+
+// Whose tokens tiles take after a first look with these logits.
+TokenSource token_source(const Routing& routing, const std::vector<double>& look);

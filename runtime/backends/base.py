@@ -17,16 +17,16 @@ REFINE_OUTPUTS = ("restored", "quality")
 
 
 class Encoded(NamedTuple):
-    """What `encode` says of a picture. Features and tokens are the backend's own tensors, opaque to callers."""
+    """What `encode` says of a picture. Features are the backend's own tensors, opaque to callers; `tokens`: (1, N, C)."""
 
     features: tuple[Any, ...]
-    tokens: Any
+    tokens: Array
     quality: float
     granularity: float
     logits: tuple[float, ...]
 
     @classmethod
-    def of(cls, features: Sequence[Any], tokens: Any, assessment: Array) -> Encoded:
+    def of(cls, features: Sequence[Any], tokens: Array, assessment: Array) -> Encoded:
         """Split an assessment (1, 2 + leaves) into quality in [0, 1], granularity and logits."""
         values = np.asarray(assessment, np.float64).reshape(-1)
         quality = float(1 / (1 + np.exp(-values[0])))

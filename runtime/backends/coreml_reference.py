@@ -78,10 +78,11 @@ class CoreMLReferenceSession:
 
     def encode(self, image: Array) -> Encoded:
         *features, tokens, assessment = self._encode.run((self._own(image),), self.watch)
-        return Encoded.of(features, tokens, assessment.float().numpy())
+        return Encoded.of(features, tokens.float().numpy(), assessment.float().numpy())
 
     def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
-        values = (self._own(current), *original.features, *estimate.features[1:], estimate.tokens, self._own(gates))
+        features = (*original.features, *estimate.features[1:])
+        values = (self._own(current), *features, self._own(estimate.tokens), self._own(gates))
         restored, quality = self._refine.run(values, self.watch)
         return restored.float().numpy(), float(quality)
 

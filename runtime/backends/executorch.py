@@ -62,11 +62,13 @@ class ExecuTorchSession:
 
     def encode(self, image: Array) -> Encoded:
         *features, tokens, assessment = self._encode.execute([self._own(image)])
-        return Encoded.of(features, tokens, assessment.numpy())
+        return Encoded.of(features, tokens.numpy(), assessment.numpy())
 
     def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
-        values = [self._own(current), *original.features, *estimate.features[1:], estimate.tokens, self._own(gates)]
-        restored, quality = self._refine.execute(values)
+        features = (*original.features, *estimate.features[1:])
+        restored, quality = self._refine.execute(
+            [self._own(current), *features, self._own(estimate.tokens), self._own(gates)]
+        )
         return restored.numpy(), float(quality)
 
     def write_etdump(self, path: Path) -> None:

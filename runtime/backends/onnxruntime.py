@@ -1,6 +1,6 @@
 """ONNX Runtime: on the CPU, and through the execution providers that this build of it has.
 
-What `encode` gives out stays on the provider's device as OrtValues, and goes into `refine` from there without a copy.
+The features that `encode` gives out stay on the provider's device as OrtValues, and go into `refine` from there without a copy.
 """
 
 from __future__ import annotations
@@ -70,17 +70,17 @@ class OnnxSession:
     def encode(self, image: Array) -> Encoded:
         binding = self._encode.io_binding()
         binding.bind_cpu_input("image", np.ascontiguousarray(image))
-        self._run(self._encode, binding, ENCODE_OUTPUTS[:-1], ENCODE_OUTPUTS[-1:])
+        self._run(self._encode, binding, ENCODE_OUTPUTS[:-2], ENCODE_OUTPUTS[-2:])
         *features, tokens, assessment = binding.get_outputs()
-        return Encoded.of(features, tokens, assessment.numpy())
+        return Encoded.of(features, tokens.numpy(), assessment.numpy())
 
     def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
         binding = self._refine.io_binding()
         binding.bind_cpu_input(REFINE_INPUTS[0], np.ascontiguousarray(current))
-        values = (*original.features, *estimate.features[1:], estimate.tokens)
-        for name, value in zip(REFINE_INPUTS[1:-1], values, strict=True):
+        for name, value in zip(REFINE_INPUTS[1:-2], (*original.features, *estimate.features[1:]), strict=True):
             binding.bind_ortvalue_input(name, value)
-        binding.bind_cpu_input(REFINE_INPUTS[-1], np.ascontiguousarray(gates))
+        for name, value in zip(REFINE_INPUTS[-2:], (estimate.tokens, gates), strict=True):
+            binding.bind_cpu_input(name, np.ascontiguousarray(value))
         self._run(self._refine, binding, (), REFINE_OUTPUTS)
         restored, quality = binding.get_outputs()
         return restored.numpy(), float(quality.numpy().reshape(()))

@@ -1,6 +1,6 @@
 """TensorRT on CUDA: engines built for this machine, pinned host buffers, one CUDA graph a method.
 
-Needs `burnish[tensorrt]`. Features and tokens never leave the device.
+Needs `burnish[tensorrt]`. Features never leave the device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..errors import BackendError
 from .base import ENCODE_INPUTS, ENCODE_OUTPUTS, REFINE_INPUTS, REFINE_OUTPUTS, Array, Encoded
 
 # What crosses between host and device; everything else of a method stays on the device.
-_HOST = {"image", "assessment", "current", "gates", "restored", "quality"}
+_HOST = {"image", "tokens", "assessment", "current", "gates", "restored", "quality"}
 
 
 class _Cuda:
@@ -166,18 +166,19 @@ class TensorRTSession:
         method.host["image"][...] = image
         method.launch()
         kept: list[DeviceArray] = []
-        for name in ENCODE_OUTPUTS[:-1]:
+        for name in ENCODE_OUTPUTS[:-2]:
             kept.append(DeviceArray(cuda, method.size[name]))
             cuda.copy(kept[-1].address, method.device[name], method.size[name], "DeviceToDevice")
         cuda.wait()
-        return Encoded.of(kept[:-1], kept[-1], method.host["assessment"])
+        return Encoded.of(kept, method.host["tokens"].astype(np.float32), method.host["assessment"])
 
     def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
         method, cuda = self._refine, self._cuda
         method.host["current"][...] = current
+        method.host["tokens"][...] = estimate.tokens
         method.host["gates"][...] = gates
-        features = (*original.features, *estimate.features[1:], estimate.tokens)
-        for name, feature in zip(REFINE_INPUTS[1:-1], features, strict=True):
+        features = (*original.features, *estimate.features[1:])
+        for name, feature in zip(REFINE_INPUTS[1:-2], features, strict=True):
             cuda.copy(method.device[name], feature.address, method.size[name], "DeviceToDevice")
         method.launch()
         cuda.wait()

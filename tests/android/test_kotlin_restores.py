@@ -85,6 +85,7 @@ def pictures() -> list[Picture]:
             {"max_iterations": 3, "rollback": False} | TIMELESS,
             exact=False,
         ),
+        Picture("surveyed", wide(photo(0, 0, 300, 500, "dark")), {"max_iterations": 2, "rollback": True}, exact=False),
     ]
 
 
@@ -143,7 +144,7 @@ def python(pictures: list[Picture]) -> dict[str, Restoration]:
     return {p.name: restorer.restore(p.pixels, degradations=p.degradations, **p.policy) for p in pictures}
 
 
-NAMES = ["tile", "hazy", "dark", "clean", "small", "given", "large"]
+NAMES = ["tile", "hazy", "dark", "clean", "small", "given", "large", "surveyed"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -183,6 +184,7 @@ def test_the_cases_reach_what_is_hard(python: dict[str, Restoration]) -> None:
     calls = [event.ran for event in python["large"].trace]
     assert {"look", "encode", "recall", "refine"} <= set(calls)
     assert python["large"].tiles > 4
+    assert [event.ran for event in python["surveyed"].trace[:3]] == ["look", "encode", "encode"]
     assert any(result.iteration >= 2 for result in python.values())
     assert len({result.reason for result in python.values()}) > 1
 

@@ -312,14 +312,19 @@ def routing() -> dict[str, list[Case]]:
             "looks": [logits(haze=6.0)],
         },
         *(
-            case(name, -9, logits(), *looks) | {"routing": ROUTING | {"look_tokens": ["haze", "rain"]}}
+            case(name, -9, logits(), *looks)
+            | {"routing": ROUTING | {"look_tokens": ["haze", "rain"], "mean_tokens": ["low_light", "rain"]}}
             for name, looks in {
                 "a likely leaf has tiles take the look's tokens": [logits(haze=1.1)],
-                "one of several is enough": [logits(rain=2.0, low_light=3.0)],
+                "one of several is enough": [logits(rain=2.0, snow=3.0)],
                 "a doubtful one does not": [logits(haze=1.0)],
-                "nor does a leaf that is not named": [logits(low_light=5.0)],
+                "nor does a leaf that is not named": [logits(snow=5.0)],
                 "nor one of which the look says NaN": [logits(haze=None)],
                 "the first look decides on tokens": [logits(), logits(haze=5.0)],
+                "another leaf has tiles take the mean of their tokens": [logits(low_light=1.1)],
+                "the look's tokens come before the mean": [logits(haze=2.0, low_light=3.0)],
+                "a doubtful one brings no mean": [logits(low_light=1.0)],
+                "nor does NaN": [logits(low_light=None)],
             }.items()
         ),
         given("given by hand", {"rain": 0.7, "noise": 0.3}),
@@ -371,6 +376,9 @@ def tiles() -> dict[str, list[Case]]:
         return {"name": name, "policy": policy, "cost": SEED, "areas": third, **more, "tiles": answers}
 
     looking = {"looks": True, "look_ms": 12}
+    surveying = looking | {"survey": True}
+    fifth, five = [0.2] * 5, [*mixed, *alike[:2]]
+    slow = [tile(0.3, fair, encode_ms=20) for _ in range(3)]
     forced = {"min_iterations": 2, "max_iterations": 2}
     orders = [
         order("every tile once, then the worst", {"budget_ms": 190, "min_gain": -1.0}, mixed),
@@ -392,6 +400,14 @@ def tiles() -> dict[str, list[Case]]:
         order("one look a round after that", {"max_iterations": 4}, mixed, **looking),
         order("no time for the look", {"budget_ms": 40}, mixed, **looking),
         order("the look of a third round has to fit", {"budget_ms": 230, "min_gain": -1.0}, alike, **looking),
+        order("a survey comes before the first refine", {"max_iterations": 2}, mixed, **surveying),
+        order("a survey of what can be kept", {"max_iterations": 1}, five, areas=fifth, keep=3, **surveying),
+        order("no survey with room for one", {"max_iterations": 2}, mixed, keep=1, **surveying),
+        order("no survey where all do not fit", {"budget_ms": 100}, mixed, **surveying),
+        order("a survey that turns out slow leaves what fits", {"budget_ms": 115}, slow, **surveying),
+        order("a survey whatever the budget", forced | {"budget_ms": 0}, alike, **surveying),
+        order("a survey finds tiles that are good", {"min_quality": 0.6, "max_iterations": 1}, mixed, **surveying),
+        order("no iterations allowed, no survey", {"max_iterations": 0}, mixed, **surveying),
         order("room for one tile's features", {"max_iterations": 3}, mixed, keep=1),
         order("room for three tiles' features", {"max_iterations": 3}, mixed, keep=3),
         order("no room costs the mirror images nothing", {"budget_ms": 175, "min_gain": -1.0}, alike, keep=1),

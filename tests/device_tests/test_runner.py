@@ -14,6 +14,7 @@ from burnish.device_tests.bench import Bench
 from burnish.device_tests.devices import open_device
 from burnish.device_tests.inputs import probe_samples
 from burnish.device_tests.job import OUTPUTS, Job, Measure, Restore, Samples
+from burnish.distill.degradations import degrade
 from burnish.runtime import Restorer
 from burnish.runtime.bundle import Bundle
 from burnish.runtime.controller import Policy
@@ -62,12 +63,13 @@ def test_conformance(native_runner: Path, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def pictures(photo: NDArray[np.float32]) -> dict[str, NDArray[np.uint8]]:
-    """Less than a tile with noise, and several tiles in haze."""
+    """Less than a tile with noise, several tiles in haze, and several in the dark."""
     whole = np.rint(photo * 255).astype(np.uint8)
     noise = np.random.default_rng(0).normal(0, 25, (250, 101, 3))
     return {
         "small": np.clip(whole[:250, :101] + noise, 0, 255).astype(np.uint8),
-        "large": np.rint(0.5 * whole[:200, 100:450] + 100).astype(np.uint8),
+        "hazy": np.rint(0.5 * whole[:200, 100:450] + 100).astype(np.uint8),
+        "dark": np.rint(degrade(photo[:200, 100:450], {"low_light": 0.6}, 0) * 255).astype(np.uint8),
     }
 
 
@@ -87,14 +89,16 @@ def test_the_whole_loop_is_that_of_the_runtime(
             outcome = bench.run(chosen, Job(program="", restore=task), pictures=pictures)
             for row in outcome.result.restorations:
                 expected = restorer.restore(pictures[row.name], keep_steps=True, **policy.model_dump())
-                # Where tiles take the look's tokens.
-                assert (expected.steps[1].degradations["haze"] > 0.5) == (row.name == "large")
+                # Where tiles take the look's tokens, and where the mean of their own.
+                for leaf, name in (("haze", "hazy"), ("low_light", "dark")):
+                    assert (expected.steps[1].degradations[leaf] > 0.5) == (row.name == name)
                 assert (row.reason, row.iteration, row.tiles) == (
                     expected.reason.value,
                     expected.iteration,
                     expected.tiles,
                 )
                 steps = [(e.ran, e.tile, e.iteration) for e in expected.trace]
+                assert ([ran for ran, *_ in steps[:3]] == ["look", "encode", "encode"]) == (row.name == "dark")
                 assert [(e.ran, e.tile, e.iteration) for e in row.trace] == steps
                 assert row.quality == pytest.approx(expected.quality, abs=1e-9)
                 assert np.array_equal(outcome.pictures[row.name], expected.picture.pixels)

@@ -23,27 +23,30 @@ class Recorder:
         self._session = session
         self._encode: dict[str, Any] = {}
         self._refine: dict[str, Any] = {}
+        self._tokens: dict[str, Array] = {}
         self._restored: dict[str, Array] = {}
 
     def encode(self, image: Array) -> Encoded:
         encoded, key = self._session.encode(image), digest(image)
         said = {"quality": encoded.quality, "granularity": encoded.granularity, "logits": list(encoded.logits)}
         self._encode[key] = said
-        return encoded._replace(features=(key, encoded.features), tokens=(key, encoded.tokens))
+        self._tokens[key] = np.ascontiguousarray(encoded.tokens, np.float32)
+        return encoded._replace(features=(key, encoded.features))
 
     def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
-        (evidence, features), (now, newer), (context, tokens) = original.features, estimate.features, estimate.tokens
+        (evidence, features), (now, newer) = original.features, estimate.features
         restored, quality = self._session.refine(
-            current, original._replace(features=features), estimate._replace(features=newer, tokens=tokens), gates
+            current, original._replace(features=features), estimate._replace(features=newer), gates
         )
         name = str(len(self._restored))
         self._restored[name] = np.ascontiguousarray(restored)
-        key = " ".join((digest(current), evidence, now, context, digest(gates)))
+        key = " ".join((digest(current), evidence, now, digest(estimate.tokens), digest(gates)))
         self._refine[key] = {"quality": quality, "restored": name}
         return restored, quality
 
     def write(self, folder: Path) -> None:
-        """As tests/restore-check/Recording.swift reads it."""
+        """As ios_demo/Tests/restore-check/Recording.swift reads it."""
         folder.mkdir()
         (folder / "calls.json").write_text(json.dumps({"encode": self._encode, "refine": self._refine}))
+        save_file(self._tokens, folder / "tokens.safetensors")
         save_file(self._restored, folder / "restored.safetensors")

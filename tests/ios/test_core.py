@@ -104,6 +104,7 @@ CASES = {
     "one tile": (200, 272, Policy(max_iterations=2), 1_000_000, 0),
     "four tiles": (290, 310, Policy(max_iterations=2, min_gain=-1), 1_000_000, 0),
     "four tiles in haze": (290, 310, Policy(max_iterations=2, min_gain=-1), 1_000_000, 0),
+    "four tiles in low light": (290, 310, Policy(max_iterations=2, min_gain=-1), 1_000_000, 5),
     "little memory": (290, 310, Policy(max_iterations=3, min_iterations=3), 1, 25),
     "no roll-back": (280, 260, Policy(max_iterations=2, min_iterations=2, rollback=False), 1_000_000, 50),
 }
@@ -121,6 +122,8 @@ def test_a_restoration_takes_the_same_decisions_and_gives_the_same_bytes(
     grains = np.random.default_rng(0).normal(0, noise, pixels.shape)
     if "haze" in case:
         pixels = 0.25 * pixels + 185
+    elif "low light" in case:
+        pixels = 0.35 * pixels
     pixels = np.clip(pixels + grains, 0, 255).astype(np.uint8)
     recorder = Recorder(load_session("onnxruntime", bundle.program_folder(program), 1))
     memory = keep * program.boundary_bytes["encode"] / 2**20
@@ -128,6 +131,8 @@ def test_a_restoration_takes_the_same_decisions_and_gives_the_same_bytes(
     expected = restorer.restore(pixels, keep_steps=True, **policy.model_dump())
     # Where tiles take the look's tokens.
     assert (expected.steps[1].degradations["haze"] > 0.5) == ("haze" in case)
+    # Where they take the mean of theirs: all are encoded before the first is refined.
+    assert ([event.ran for event in expected.trace[1:3]] == ["encode", "encode"]) == ("low light" in case)
 
     home = tmp_path / "home"
     (home / "job" / "out").mkdir(parents=True)

@@ -11,7 +11,7 @@ from burnish.runtime.controller import Controller, Kind, Policy
 from burnish.runtime.cost import CostModel, Estimate
 from burnish.runtime.errors import InputError
 from burnish.runtime.quality import quality_of_mean
-from burnish.runtime.routing import Routing, agreed_logits, given_gates, route, takes_look_tokens
+from burnish.runtime.routing import Routing, agreed_logits, given_gates, route, token_source
 from burnish.runtime.tiles import plan_tiles, small_size
 
 FOLDER = Path(__file__).parents[1] / "conformance"
@@ -58,7 +58,7 @@ def play_controller(case: Case) -> Case:
         actions.append(action.kind.value if action.kind is Kind.LOOK else f"{action.kind.value} {index}")
         if action.kind is Kind.LOOK:
             ms = case["look_ms"]
-            controller.looked(ms)
+            controller.looked(ms, case.get("survey", False) and controller.rounds_looked_at == 0)
         elif action.kind is Kind.ENCODE:
             quality, belief, ms = tiles[index]["encode"][iteration]
             controller.encoded(index, number(quality), belief, ms)
@@ -86,7 +86,7 @@ def play_controller(case: Case) -> Case:
 
 
 def play_routing(case: Case) -> Case:
-    """Gates of an assessment, or those a caller gave, `error` where they are refused; whether tiles take the look's tokens."""
+    """Gates of an assessment, or those a caller gave, `error` where they are refused; whose tokens tiles take."""
     routing = Routing(**case["routing"])
     if "given" in case:
         try:
@@ -96,7 +96,7 @@ def play_routing(case: Case) -> Case:
     logits = [number(z) for z in case["logits"]]
     looks = [[number(z) for z in look] for look in case.get("looks", [])]
     gates = route(routing, number(case["granularity"]), agreed_logits(routing, looks, logits))
-    return {"gates": gates} | ({"look_tokens": takes_look_tokens(routing, looks[0])} if looks else {})
+    return {"gates": gates} | ({"tokens": token_source(routing, looks[0]).value} if looks else {})
 
 
 def play_plan(case: Case) -> Case:

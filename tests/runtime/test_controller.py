@@ -49,7 +49,7 @@ def worlds(draw: st.DrawFn, tiles: int | None = None, steady: bool = False) -> W
     )
 
 
-def play(policy: Policy, world: World, cost: CostModel, keep: int = 100) -> Played:
+def play(policy: Policy, world: World, cost: CostModel, keep: int = 100, survey: bool = False) -> Played:
     count = len(world.starts)
     controller = Controller(policy, cost, [1 / count] * count, looks=count > 1, keep=keep)
     played = Played(controller, seen=[[] for _ in range(count)])
@@ -64,7 +64,7 @@ def play(policy: Policy, world: World, cost: CostModel, keep: int = 100) -> Play
         played.rows.append((action, elapsed, predicted, took))
         elapsed += took
         if action.kind is Kind.LOOK:
-            controller.looked(took)
+            controller.looked(took, survey=survey and controller.rounds_looked_at == 0)
         elif action.kind is Kind.RECALL:
             controller.recalled(action.tile, took)
         elif action.kind is Kind.MIRROR:
@@ -104,10 +104,12 @@ costs = st.builds(
 )
 
 
-@given(policies, worlds(), costs, st.integers(1, 6))
+@given(policies, worlds(), costs, st.integers(1, 6), st.booleans())
 @settings(max_examples=150, deadline=None)
-def test_ends_with_a_reason_within_its_limits(policy: Policy, world: World, cost: CostModel, keep: int) -> None:
-    played = play(policy, world, cost, keep)
+def test_ends_with_a_reason_within_its_limits(
+    policy: Policy, world: World, cost: CostModel, keep: int, survey: bool
+) -> None:
+    played = play(policy, world, cost, keep, survey)
     assert isinstance(played.controller.reason, Stop)
     assert all(tile.iteration <= policy.max_iterations for tile in played.controller.tiles)
     assert played.controller.choose(0.0).kind is Kind.STOP
@@ -128,11 +130,13 @@ def test_no_tile_keeps_a_loss(policy: Policy, world: World, cost: CostModel) -> 
             assert (tile.best_iteration, tile.quality) == (kept, seen[kept])
 
 
-@given(st.floats(0, 1000), worlds(), costs, st.integers(1, 6))
+@given(st.floats(0, 1000), worlds(), costs, st.integers(1, 6), st.booleans())
 @settings(max_examples=150, deadline=None)
-def test_never_starts_a_step_that_is_predicted_late(budget: float, world: World, cost: CostModel, keep: int) -> None:
+def test_never_starts_a_step_that_is_predicted_late(
+    budget: float, world: World, cost: CostModel, keep: int, survey: bool
+) -> None:
     policy = Policy(budget_ms=budget, max_iterations=6, min_gain=-1.0, rollback=False)
-    for action, began, predicted, _ in play(policy, world, cost, keep).rows:
+    for action, began, predicted, _ in play(policy, world, cost, keep, survey).rows:
         if action.kind is not Kind.LOOK:  # which does not say for which tile it is
             assert began + predicted <= budget
 
@@ -154,20 +158,28 @@ def test_more_budget_never_means_less(world: World, cost: CostModel, one: float,
     assert (low.quality or 0.0) <= (high.quality or 0.0) + TOLERANCE * (high.iteration - low.iteration)
 
 
-@given(worlds(steady=True), st.floats(0, 600), st.floats(0, 600))
+@given(worlds(steady=True), st.floats(0, 600), st.floats(0, 600), st.booleans())
 @settings(max_examples=150, deadline=None)
-def test_more_budget_never_means_less_on_many_tiles(world: World, one: float, other: float) -> None:
+def test_more_budget_never_means_less_on_many_tiles(world: World, one: float, other: float, survey: bool) -> None:
     """Steps of equal length."""
     cost = CostModel(Estimate(10.0), Estimate(10.0))
     short, long = (
-        [row[0] for row in play(Policy(budget_ms=b, max_iterations=4), world, cost).rows] for b in sorted((one, other))
+        [row[0] for row in play(Policy(budget_ms=b, max_iterations=4), world, cost, survey=survey).rows]
+        for b in sorted((one, other))
     )
     assert len(long) >= len(short)
 
 
-@given(worlds(tiles=4))
-def test_every_tile_has_its_first_iteration_before_any_has_a_second(world: World) -> None:
-    played = play(Policy(max_iterations=3, min_gain=-1.0, rollback=False), world, CostModel())
+@given(worlds(tiles=4), st.integers(2, 6))
+def test_a_survey_encodes_what_can_be_kept_before_the_first_refine(world: World, keep: int) -> None:
+    played = play(Policy(max_iterations=3), world, CostModel(), keep, survey=True)
+    assert [action.kind for action, *_ in played.rows[: 1 + min(keep, 4)]] == [Kind.LOOK, *[Kind.ENCODE] * min(keep, 4)]
+    assert played.controller.surveys
+
+
+@given(worlds(tiles=4), st.booleans())
+def test_every_tile_has_its_first_iteration_before_any_has_a_second(world: World, survey: bool) -> None:
+    played = play(Policy(max_iterations=3, min_gain=-1.0, rollback=False), world, CostModel(), survey=survey)
     refined = [action.tile for action, *_ in played.rows if action.kind is Kind.REFINE]
     assert sorted(refined[:4]) == [0, 1, 2, 3]
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from burnish.runtime import BackendError, InputError, Restorer, Stop
 from burnish.runtime.backends import Encoded
-from burnish.runtime.tiles import Array
+from burnish.runtime.cost import CostModel, Estimate
+from burnish.runtime.tiles import Array, plan_tiles
 from numpy.typing import NDArray
 
 PROGRAMS = ("onnx-fp32", "executorch-xnnpack-fp32", "executorch-xnnpack-int8", "tensorrt-int8")
@@ -81,39 +82,73 @@ def test_the_trace_says_what_ran(restorer: Restorer, pixels: NDArray[np.uint8]) 
     assert [event.ran for event in many.trace] == ["look", *["encode", "refine"] * many.tiles]
 
 
+class Tokens:
+    """What a restorer's session is asked and answers about tokens, with a look that finds `leaf` in every picture."""
+
+    def __init__(self, restorer: Restorer, monkeypatch: pytest.MonkeyPatch, leaf: str) -> None:
+        self.encoded: list[Encoded] = []
+        self.asked: list[Array] = []
+        self._engine, self._monkeypatch = restorer._engine, monkeypatch
+        session = self._engine.session
+        encode, refine = session.encode, session.refine
+
+        def encodes(image: Array) -> Encoded:
+            logits = tuple(2.0 if name == leaf else -4.0 for name in self._engine.routing.leaves)
+            self.encoded.append(encode(image)._replace(logits=logits))
+            return self.encoded[-1]
+
+        def refines(current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
+            self.asked.append(estimate.tokens)
+            return refine(current, original, estimate, gates)
+
+        monkeypatch.setattr(session, "encode", encodes)
+        monkeypatch.setattr(session, "refine", refines)
+
+    def route_by(self, **leaves: tuple[str, ...]) -> None:
+        """Forget what was asked, and route by other leaves' tokens."""
+        self.encoded.clear()
+        self.asked.clear()
+        routing = self._engine.routing.model_copy(update={"look_tokens": (), "mean_tokens": ()} | leaves)
+        self._monkeypatch.setattr(self._engine, "routing", routing)
+
+
+THREE = dict(max_iterations=3, min_iterations=3, rollback=False)
+
+
 def test_tiles_go_by_the_tokens_of_the_first_look_where_it_finds_haze(
     restorer: Restorer, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = restorer._engine
-    session, encoded, asked = engine.session, [], []
-    encode, refine = session.encode, session.refine
+    tokens = Tokens(restorer, monkeypatch, "haze")
+    tokens.route_by(look_tokens=("low_light", "haze"))
+    tiles = restorer.restore(pixels, **THREE).tiles
+    assert len(tokens.asked) == 3 * tiles > 3
+    assert all(asked is tokens.encoded[0].tokens for asked in tokens.asked)
+    for given, leaves in ((pixels[:64, :64], ("haze",)), (pixels, ("low_light",)), (pixels, ())):
+        tokens.route_by(look_tokens=leaves, mean_tokens=("low_light",))
+        restorer.restore(given, **THREE)
+        assert all(any(asked is e.tokens for e in tokens.encoded) for asked in tokens.asked)
+        assert len({id(asked) for asked in tokens.asked}) == len(tokens.asked)
 
-    def route_by(*look_tokens: str) -> None:
-        monkeypatch.setattr(engine, "routing", engine.routing.model_copy(update={"look_tokens": look_tokens}))
 
-    def encodes(image: Array) -> Encoded:
-        logits = tuple(2.0 if leaf == "haze" else -4.0 for leaf in engine.routing.leaves)
-        encoded.append(encode(image)._replace(logits=logits))
-        return encoded[-1]
-
-    def refines(current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
-        asked.append(estimate.tokens)
-        return refine(current, original, estimate, gates)
-
-    monkeypatch.setattr(session, "encode", encodes)
-    monkeypatch.setattr(session, "refine", refines)
-    wanted = dict(max_iterations=3, min_iterations=3, rollback=False)
-    route_by("low_light", "haze")
-    tiles = restorer.restore(pixels, **wanted).tiles
-    assert len(asked) == 3 * tiles > 3
-    assert all(tokens is encoded[0].tokens for tokens in asked)
-    for given, look_tokens in ((pixels[:64, :64], ["haze"]), (pixels, ["low_light"]), (pixels, [])):
-        encoded.clear()
-        asked.clear()
-        route_by(*look_tokens)
-        restorer.restore(given, **wanted)
-        assert all(any(tokens is e.tokens for e in encoded) for tokens in asked)
-        assert len({id(tokens) for tokens in asked}) == len(asked)
+def test_tiles_go_by_the_mean_of_their_tokens_where_the_look_finds_low_light(
+    restorer: Restorer, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = Tokens(restorer, monkeypatch, "low_light")
+    tokens.route_by(mean_tokens=("low_light",))
+    result = restorer.restore(pixels, **THREE)
+    count = result.tiles
+    assert [event.ran for event in result.trace][: count + 2] == ["look", *["encode"] * count, "refine"]
+    areas = plan_tiles(*pixels.shape[:2], restorer.bundle.manifest.tile).areas
+    own = [e.tokens for e in tokens.encoded[1 : 1 + count]]
+    np.testing.assert_allclose(tokens.asked[0], np.average(own, axis=0, weights=areas), atol=1e-6)
+    assert len(tokens.asked) == 3 * count
+    assert all(asked is tokens.asked[0] for asked in tokens.asked)
+    # No survey without time for every tile: each goes by its own.
+    tokens.route_by(mean_tokens=("low_light",))
+    monkeypatch.setattr(restorer._engine, "cost", CostModel(Estimate(1000.0, 1.0), Estimate(2000.0, 1.0)))
+    result = restorer.restore(pixels, budget_ms=9000.0)
+    assert [event.ran for event in result.trace][:3] == ["look", "encode", "refine"]
+    assert all(any(asked is e.tokens for e in tokens.encoded) for asked in tokens.asked)
 
 
 def test_after_two_iterations_left_and_right_are_alike(restorer: Restorer, pixels: NDArray[np.uint8]) -> None:

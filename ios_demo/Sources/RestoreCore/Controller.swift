@@ -62,6 +62,7 @@ public struct Controller: Sendable {
   private var error = 0.0
   private var known = 0.0
   private var held: Set<Int> = []
+  private var surveyed: Set<Int> = []
   private var open: Set<Int>
 
   /// `areas`: every tile's share of the picture, summing to 1. `looks`: the whole picture is looked at before each round of
@@ -90,10 +91,13 @@ public struct Controller: Sendable {
     return .stop
   }
 
-  /// The whole picture was looked at.
-  public mutating func looked(ms: Double) {
+  /// The whole picture was looked at. `survey`: tiles are to be encoded before the first is refined, all or, where their features
+  /// cannot be kept, as many as can, evenly spread; there is none of one tile, nor where one iteration of every tile does not fit.
+  public mutating func looked(ms: Double, survey: Bool = false) {
     cost.encode.observe(ms)
     roundsLookedAt += 1
+    let kept = min(tiles.count, keep)
+    if survey && kept > 1 && hasTimeForAll { surveyed = Set((0..<kept).map { $0 * tiles.count / kept }) }
   }
 
   /// A tile's current picture was encoded: its assessed quality, and its largest degradation belief in [0, 1].
@@ -170,6 +174,9 @@ public struct Controller: Sendable {
   /// A step passed the deadline and was left; the best so far stands.
   public mutating func late() { reason = reason ?? .budget }
 
+  /// Whether tiles are encoded, or were, before the first is refined.
+  public var surveys: Bool { !surveyed.isEmpty }
+
   /// Of the picture as kept: that of the mean squared error of its tiles, as far as they were assessed; 0 before.
   public var quality: Double {
     if tiles.count == 1 { return tiles[0].quality ?? 0 }
@@ -198,14 +205,17 @@ public struct Controller: Sendable {
     tiles[index].quality = quality
   }
 
-  /// Whether one tile goes before another: early iterations in rounds, then by expected gain, fewest iterations, index.
-  private func precedes(_ one: Int, _ other: Int) -> Bool {
-    let (a, b) = (tiles[one], tiles[other])
-    let early = max(1, policy.minIterations)
-    let (aLater, bLater) = (a.iteration >= early, b.iteration >= early)
-    if aLater != bLater { return bLater }
-    if aLater && a.gain != b.gain { return a.gain > b.gain }
-    return (a.iteration, one) < (b.iteration, other)
+  /// Whether one tile goes before another: early iterations in rounds, of the first round what is to be surveyed, then what was
+  /// assessed; then by expected gain, fewest iterations, index.
+  private func precedes(_ one: Int, _ other: Int) -> Bool { rank(one) < rank(other) }
+
+  /// 1 when a tile had its first iterations; before that its part in the survey, then its expected gain below zero; its
+  /// iterations, its index.
+  private func rank(_ index: Int) -> (Int, Double, Int, Int) {
+    let tile = tiles[index]
+    if tile.iteration >= max(1, policy.minIterations) { return (1, -tile.gain, tile.iteration, index) }
+    let urgency = tile.quality == nil ? (surveyed.contains(index) ? -2.0 : 0) : (tile.iteration == 0 ? -1 : 0)
+    return (0, urgency, tile.iteration, index)
   }
 
   /// The first tile in the order whose iteration fits; nil where none does.
@@ -217,6 +227,13 @@ public struct Controller: Sendable {
   private func fits(_ index: Int, _ elapsedMs: Double) -> Bool {
     guard let budget = policy.budgetMs else { return true }
     return tiles[index].iteration < policy.minIterations || elapsedMs + predictedMs(index) <= budget
+  }
+
+  /// Whether one iteration of every tile is forced, or predicted to fit the budget.
+  private var hasTimeForAll: Bool {
+    guard let budget = policy.budgetMs else { return true }
+    let (encode, refine) = (cost.encode.upper, cost.refine.upper)
+    return policy.minIterations > 0 || encode + Double(tiles.count) * (encode + refine) <= budget
   }
 
   private func step(_ index: Int) -> Action {

@@ -98,7 +98,7 @@ struct Samples {
       let current = sample.current ?? sample.image
       let estimate = sample.current == nil ? original : try await session.encode(current)
       let refined = try await session.refine(
-        current, original: original, estimate: estimate, context: estimate, gates: sample.gates)
+        current, original: original, estimate: estimate, tokens: estimate.tokens, gates: sample.gates)
       for name in outputs {
         switch name {
         case "restored":

@@ -34,7 +34,7 @@ public struct Restorer: Sendable {
       let counts = repetition > 0
       let encoded = try await engine.call(\.encode, counts: counts) { try await $0.encode(blank) }
       _ = try await engine.call(\.refine, counts: counts) {
-        try await $0.refine(blank, original: encoded, estimate: encoded, context: encoded, gates: gates)
+        try await $0.refine(blank, original: encoded, estimate: encoded, tokens: encoded.tokens, gates: gates)
       }
     }
   }

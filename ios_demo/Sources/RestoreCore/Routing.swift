@@ -6,6 +6,11 @@ public struct Gate: Equatable, Sendable {
   public let weight: Double
 }
 
+/// Whose tokens a refine of a tile asks.
+public enum TokenSource: String, Sendable {
+  case own, look, mean
+}
+
 /// Logistic function, without overflow; 0 for NaN: what a broken assessment says is not believed.
 public func sigmoid(_ x: Double) -> Double {
   if x.isNaN { return 0 }
@@ -33,6 +38,8 @@ public struct Routing: Equatable, Sendable {
   public let uneven: [String]
   /// Where the first look finds one of these leaves likely, tiles take its tokens.
   public let lookTokens: [String]
+  /// Otherwise, where it finds one of these likely, tiles take the mean of their tokens.
+  public let meanTokens: [String]
 
   /// Reads bundle.json's `routing`. Throws `RestoreError.bundle`.
   public init(_ json: JSON) throws {
@@ -50,6 +57,7 @@ public struct Routing: Equatable, Sendable {
     whole = try take("whole", ["haze", "low_light"], \.asStrings)
     uneven = try take("uneven", ["low_light"], \.asStrings)
     lookTokens = try take("look_tokens", [], \.asStrings)
+    meanTokens = try take("mean_tokens", [], \.asStrings)
     let names = tree.map(\.parent) + tree.flatMap(\.leaves)
     guard !tree.isEmpty, tree.allSatisfy({ !$0.leaves.isEmpty }), Set(names).count == names.count else {
       throw RestoreError.bundle("routing.tree needs different names, and leaves under every parent")
@@ -102,9 +110,12 @@ public struct Routing: Equatable, Sendable {
     }
   }
 
-  /// Whether tiles take the tokens of a look with these degradation logits.
-  public func takesLookTokens(_ look: [Double]) -> Bool {
-    zip(leaves, look).contains { lookTokens.contains($0) && $1 > Self.likely }
+  /// Whose tokens tiles take after a first look with these degradation logits: the look's where it finds a leaf in `lookTokens`
+  /// likely, else the mean of all tiles' where one in `meanTokens`, else each its own.
+  public func tokenSource(_ look: [Double]) -> TokenSource {
+    let likely = zip(leaves, look).filter { $1 > Self.likely }.map(\.0)
+    if likely.contains(where: lookTokens.contains) { return .look }
+    return likely.contains(where: meanTokens.contains) ? .mean : .own
   }
 
   /// Gates a caller states himself: expert → weight in [0, 1]; the others are 0. Throws `RestoreError.input`.

@@ -24,8 +24,11 @@ actor Run {
   private var estimates: [Int: Encoded] = [:]
   /// Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further.
   private var looks: [[Double]] = []
-  /// Its tokens tell every tile what it does not see of the picture; nil where that is not wanted, or there is one tile.
-  private var firstLook: Encoded?
+  /// What a tile does not see of the picture it is of: tokens of the first look or, once a tile is refined, the mean of those that
+  /// were encoded before; nil where each asks its own.
+  private var tokens: [Float]?
+  /// Of tiles that are encoded before the first is refined, where the mean is to be asked.
+  private var survey: [(area: Double, tokens: [Float])] = []
   /// What the next iteration starts from, with the quality that was predicted of it, and what the picture shows; they differ after
   /// a forced regression.
   private var current: [Pixels]
@@ -115,16 +118,19 @@ actor Run {
       try await session.encode(Planes(Look.shrink(canvas, tile: tile), side: tile))
     }
     try check(encoded)
-    if looks.isEmpty && engine.settings.routing.takesLookTokens(encoded.logits) { firstLook = encoded }
+    let source = looks.isEmpty ? engine.settings.routing.tokenSource(encoded.logits) : .own
+    if source == .look { tokens = encoded.tokens }
     looks.append(encoded.logits)
     let ms = elapsed - before
-    controller.looked(ms: ms)
+    controller.looked(ms: ms, survey: source == .mean)
     record(.look, 0, controller.roundsLookedAt - 1, ms)
   }
 
   private func encode(_ index: Int) async throws {
     let (encoded, planes, ms) = try await encoded(index, current[index])
-    let (iteration, beliefs) = (controller.tiles[index].iteration, see(index, encoded, planes))
+    let tile = controller.tiles[index]
+    if controller.surveys && tokens == nil && tile.quality == nil { survey.append((tile.area, encoded.tokens)) }
+    let (iteration, beliefs) = (tile.iteration, see(index, encoded, planes))
     if iteration == 0 { originals[index] = encoded }
     let quality = calibrated(encoded.quality)
     controller.encoded(index, quality: quality, belief: beliefs.map(\.weight).max() ?? 0, ms: ms)
@@ -183,13 +189,14 @@ actor Run {
       preconditionFailure("the controller refines tiles that were encoded")
     }
     let came = mirrored ? original(index) : pixels
-    let (context, calibration) = (firstLook ?? estimate, engine.settings.calibration)
+    if tokens == nil && !survey.isEmpty { tokens = Self.meanTokens(survey) }
+    let (asked, calibration) = (tokens ?? estimate.tokens, engine.settings.calibration)
     let ready = planes?.tile == index ? planes?.planes : nil
     let gates = Routing.tensor(seen.gates, rank: engine.settings.rank)
     let (restored, quality) = try await call(index, \.refine) { session -> (Pixels?, Double) in
       let source = ready ?? (mirrored ? Planes(came, side: tile).mirrored : Planes(came, side: tile))
       let refined = try await session.refine(
-        source, original: evidence, estimate: estimate, context: context, gates: gates)
+        source, original: evidence, estimate: estimate, tokens: asked, gates: gates)
       // A program that predicts no number is as broken as one that gives no picture.
       if refined.quality.isNaN || Self.broken(refined.restored, source) { return (nil, .nan) }
       var (planes, quality) = (refined.restored, calibration.apply(refined.quality))
@@ -258,6 +265,16 @@ actor Run {
   private func forget() {
     originals = originals.filter { controller.tiles[$0.key].original }
     estimates = estimates.filter { controller.tiles[$0.key].estimate }
+  }
+
+  /// Mean of tiles' tokens by their shares of the picture.
+  static func meanTokens(_ survey: [(area: Double, tokens: [Float])]) -> [Float] {
+    var sums = survey[0].tokens.map { _ in 0.0 }
+    for (area, tokens) in survey {
+      for (index, token) in zip(sums.indices, tokens) { sums[index] += area * Double(token) }
+    }
+    let total = survey.reduce(0) { $0 + $1.area }
+    return sums.map { Float($0 / total) }
   }
 
   /// NaN, infinite, or black where the source was not.

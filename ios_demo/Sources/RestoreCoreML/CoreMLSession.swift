@@ -4,7 +4,7 @@
   import Foundation
   import RestoreCore
 
-  /// A program of a bundle in Core ML. Tensors go from one method to the other as Core ML made them, without a copy.
+  /// A program of a bundle in Core ML. Features go from one method to the other as Core ML made them, without a copy.
   ///
   /// The models are used for predictions alone, which any thread may ask for; that makes it safe to share.
   public final class CoreMLSession: Session, @unchecked Sendable {
@@ -15,10 +15,9 @@
       let configuration: MLModelConfiguration
     }
 
-    /// feature1 to feature3 and tokens, as encode gave them.
+    /// feature1 to feature3, as encode gave them.
     private struct Features: @unchecked Sendable {
       let scales: [MLMultiArray]
-      let tokens: MLMultiArray
     }
 
     private static let inputs = [
@@ -58,24 +57,23 @@
     public func encode(_ image: Planes) async throws -> Encoded {
       let input = try Self.picture(image, for: "image", of: encode)
       let output = try await encode.model.prediction(from: MLDictionaryFeatureProvider(dictionary: ["image": input]))
-      let scales = try (1...3).map { try Self.array("feature\($0)", output) }
-      let features = Features(scales: scales, tokens: try Self.array("tokens", output))
-      return try Encoded(features: features, assessment: Self.numbers(Self.array("assessment", output)))
+      let features = Features(scales: try (1...3).map { try Self.array("feature\($0)", output) })
+      return try Encoded(
+        features: features, tokens: Self.tokens(Self.array("tokens", output)),
+        assessment: Self.numbers(Self.array("assessment", output)))
     }
 
     public func refine(
-      _ current: Planes, original: Encoded, estimate: Encoded, context: Encoded, gates: [Float]
+      _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float]
     ) async throws -> Refined {
-      guard let evidence = original.features as? Features, let now = estimate.features as? Features,
-        let whole = context.features as? Features
-      else {
+      guard let evidence = original.features as? Features, let now = estimate.features as? Features else {
         throw RestoreError.program("the features are of another program")
       }
       let input = try MLDictionaryFeatureProvider(dictionary: [
         "current": Self.picture(current, for: "current", of: refine),
         "original1": evidence.scales[0], "original2": evidence.scales[1], "original3": evidence.scales[2],
-        "estimate2": now.scales[1], "estimate3": now.scales[2], "tokens": whole.tokens,
-        "gates": Self.gates(gates, of: refine),
+        "estimate2": now.scales[1], "estimate3": now.scales[2],
+        "tokens": Self.tokens(tokens, of: refine), "gates": Self.gates(gates, of: refine),
       ])
       let output = try await refine.model.prediction(from: input)
       guard let restored = output.featureValue(for: "restored") else { throw Self.lacks("restored") }
@@ -101,6 +99,55 @@
       let array = try MLMultiArray(shape: [1, NSNumber(value: gates.count), 1, 1], dataType: type ?? .float32)
       for (index, gate) in gates.enumerated() { array[index] = NSNumber(value: gate) }
       return array
+    }
+
+    /// Tokens as plain numbers, entry by entry, from the type and the spacing that Core ML gave them.
+    private static func tokens(_ array: MLMultiArray) throws -> [Float] {
+      var given = try entries(array)
+      return [Float](unsafeUninitializedCapacity: array.count) { floats, count in
+        var plain = plain(floats.baseAddress, like: given)
+        if array.dataType == .float16 {
+          vImageConvert_Planar16FtoPlanarF(&given, &plain, 0)
+        } else {
+          vImageCopyBuffer(&given, &plain, 4, 0)
+        }
+        count = array.count
+      }
+    }
+
+    /// Tokens in the type that the program takes.
+    private static func tokens(_ tokens: [Float], of method: Method) throws -> MLMultiArray {
+      let description = method.model.modelDescription.inputDescriptionsByName["tokens"]
+      guard let wanted = description?.multiArrayConstraint else { throw lacks("tokens") }
+      let array = try MLMultiArray(shape: wanted.shape, dataType: wanted.dataType)
+      guard array.count == tokens.count else { throw RestoreError.program("the tokens are of another program") }
+      var taken = try entries(array)
+      tokens.withUnsafeBytes { floats in
+        var plain = plain(UnsafeMutableRawPointer(mutating: floats.baseAddress), like: taken)
+        if array.dataType == .float16 {
+          vImageConvert_PlanarFtoPlanar16F(&plain, &taken, 0)
+        } else {
+          vImageCopyBuffer(&plain, &taken, 4, 0)
+        }
+      }
+      return array
+    }
+
+    /// The memory of tokens, 1 × entries × width in float32 or float16, an entry a row.
+    private static func entries(_ array: MLMultiArray) throws -> vImage_Buffer {
+      let (shape, strides) = (array.shape.map(\.intValue), array.strides.map(\.intValue))
+      guard shape.count == 3, shape[0] == 1, strides[2] == 1, [.float32, .float16].contains(array.dataType) else {
+        throw RestoreError.program("the tokens have a form that this app does not read; export the bundle again")
+      }
+      let bytes = array.dataType == .float16 ? 2 : 4
+      return vImage_Buffer(
+        data: array.dataPointer, height: vImagePixelCount(shape[1]), width: vImagePixelCount(shape[2]),
+        rowBytes: bytes * strides[1])
+    }
+
+    /// Floats without gaps, in as many rows as another buffer has.
+    private static func plain(_ floats: UnsafeMutableRawPointer?, like other: vImage_Buffer) -> vImage_Buffer {
+      vImage_Buffer(data: floats, height: other.height, width: other.width, rowBytes: 4 * Int(other.width))
     }
 
     /// A picture in the type that the program takes; float32 is handed over where it is.

@@ -82,7 +82,7 @@ struct ConformanceTests {
       var logits = try numbers(given.json["logits"])
       if let looks = try given.json["looks"]?.asArray?.map({ try numbers($0) }), let first = looks.first {
         logits = routing.agreedLogits(looks: looks, tile: logits)
-        more = [("look_tokens", .bool(routing.takesLookTokens(first)))]
+        more = [("tokens", .string(routing.tokenSource(first).rawValue))]
       }
       gates = routing.gates(granularity: given.json["granularity"]?.asDouble ?? .nan, logits: logits)
     }
@@ -150,7 +150,8 @@ struct ConformanceTests {
       case .look:
         actions.append("look")
         ms = try #require(given["look_ms"]?.asDouble)
-        controller.looked(ms: ms)
+        let survey = controller.roundsLookedAt == 0 && given["survey"]?.asBool ?? false
+        controller.looked(ms: ms, survey: survey)
       case .encode(let tile):
         actions.append("encode \(tile)")
         let said = try row(tile, "encode", controller.tiles[tile].iteration)

@@ -135,6 +135,52 @@ struct RestorerTests {
     #expect(result.trace.contains { $0.ran == .recall })
   }
 
+  /// A picture of several tiles, restored by a program that finds haze and low light in that measure.
+  private func restored(
+    haze: Double = -4, lowLight: Double, featureMemory: Int = 1 << 30
+  ) async throws -> (session: Grey, result: Restoration) {
+    let routes = #"top": 4, "look_tokens": ["snow", "haze"], "mean_tokens": ["rain", "low_light"]}"#
+    let manifest = manifestText.replacingOccurrences(of: #"top": 4}"#, with: routes)
+    let session = Grey(logits: [-4, -4, haze, lowLight, -4, -4, -4])
+    var policy = Policy()
+    (policy.maxIterations, policy.minIterations, policy.rollback) = (2, 2, false)
+    let made = try await restorer(session, featureMemory: featureMemory, manifest: manifest)
+    return (session, try await made.restore(picture(64, 200), policy: policy).finish())
+  }
+
+  @Test func tilesGoByTheTokensOfTheFirstLookWhereItFindsHaze() async throws {
+    let (session, result) = try await restored(haze: 2, lowLight: 2)
+    let (said, asked) = (await session.said, await session.asked)
+    #expect(asked == Array(repeating: said[0], count: 2 * result.tiles))
+    #expect(result.trace.prefix(3).map(\.ran) == [.look, .encode, .refine])
+  }
+
+  @Test func tilesGoByTheMeanOfTheirTokensWhereTheFirstLookFindsLowLight() async throws {
+    // Room for all tiles, and for two of them.
+    for (memory, surveyed) in [(1 << 30, [0, 1, 2, 3, 4, 5]), (2_000_000, [0, 3])] {
+      let (session, result) = try await restored(lowLight: 2, featureMemory: memory)
+      let (said, asked) = (await session.said, await session.asked)
+      let before = result.trace.prefix { $0.ran != .refine }
+      #expect(before.map(\.ran) == [.look] + surveyed.map { _ in .encode })
+      #expect(before.dropFirst().map(\.tile) == surveyed)
+      let areas = TilePlan(height: 64, width: 200, tile: 64).areas
+      let survey = zip(surveyed, said.dropFirst()).map { (area: areas[$0], tokens: $1) }
+      #expect(asked == Array(repeating: Run.meanTokens(survey), count: 2 * result.tiles))
+    }
+    #expect(Run.meanTokens([(0.5, [1, -2]), (0.25, [4, 1])]) == [2, -1])
+  }
+
+  @Test func otherwiseEveryTileGoesByItsOwnTokens() async throws {
+    let (session, result) = try await restored(haze: 1, lowLight: 1)
+    let (said, asked) = (await session.said, await session.asked)
+    #expect(Set(asked).count == 2 * result.tiles)
+    #expect(asked.allSatisfy(said.dropFirst().contains))
+    // There is no look at a picture of one tile.
+    let alone = Grey(logits: [2, 2, 2, 2, 2, 2, 2])
+    _ = try await restorer(alone).restore(picture(64, 64), policy: Policy()).finish()
+    #expect(await alone.asked == alone.said)
+  }
+
   @Test func gatesThatAreGivenAreCheckedAndUsed() async throws {
     let made = try await restorer(Grey())
     let given = try picture(64, 64)

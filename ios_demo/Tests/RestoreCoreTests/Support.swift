@@ -9,27 +9,39 @@ actor Grey: Session {
   let qualities: [Double]
   /// Gives a picture of NaN at this refine.
   let breaksAt: Int?
+  /// Degradation logits of every picture.
+  let logits: [Double]
+  /// Tokens of every encode, and those of every refine.
+  private(set) var said: [[Float]] = []
+  private(set) var asked: [[Float]] = []
   private(set) var encodes = 0
   private(set) var refines = 0
   private(set) var atOnce = 0
   private(set) var mostAtOnce = 0
 
-  init(delayMs: Double = 0, qualities: [Double] = [0.5, 0.6, 0.7, 0.8], breaksAt: Int? = nil) {
+  init(
+    delayMs: Double = 0, qualities: [Double] = [0.5, 0.6, 0.7, 0.8], breaksAt: Int? = nil,
+    logits: [Double] = [2, -4, -4, -4, -4, -4, -4]
+  ) {
     self.delayMs = delayMs
     self.qualities = qualities
     self.breaksAt = breaksAt
+    self.logits = logits
   }
 
   func encode(_ image: Planes) async throws -> Encoded {
     encodes += 1
     await work()
-    return try Encoded(features: image.mean, assessment: [-1, -6, 2, -4, -4, -4, -4, -4, -4])
+    let tokens = [Float(image.mean), Float(encodes)]
+    said.append(tokens)
+    return try Encoded(features: image.mean, tokens: tokens, assessment: [-1, -6] + logits)
   }
 
   func refine(
-    _ current: Planes, original: Encoded, estimate: Encoded, context: Encoded, gates: [Float]
+    _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float]
   ) async throws -> Refined {
     refines += 1
+    asked.append(tokens)
     let call = refines
     await work()
     let isBroken = call == breaksAt
@@ -53,11 +65,11 @@ actor Stuck: Session {
 
   func encode(_ image: Planes) async throws -> Encoded {
     if !isReleased { await withCheckedContinuation { waiting.append($0) } }
-    return try Encoded(features: 0, assessment: [0, 0, 0, 0, 0, 0, 0, 0, 0])
+    return try Encoded(features: 0, tokens: [], assessment: [0, 0, 0, 0, 0, 0, 0, 0, 0])
   }
 
   func refine(
-    _ current: Planes, original: Encoded, estimate: Encoded, context: Encoded, gates: [Float]
+    _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float]
   ) async throws -> Refined {
     Refined(restored: current, quality: 0.5)
   }
@@ -94,9 +106,11 @@ func writeBundle(_ folder: URL, manifest: String = manifestText) throws {
   try Data(manifest.utf8).write(to: folder.appendingPathComponent("bundle.json"))
 }
 
-func restorer(_ session: any Session, featureMemory: Int = Restorer.featureMemory) async throws -> Restorer {
+func restorer(
+  _ session: any Session, featureMemory: Int = Restorer.featureMemory, manifest: String = manifestText
+) async throws -> Restorer {
   try await withFolder { folder in
-    try writeBundle(folder)
+    try writeBundle(folder, manifest: manifest)
     let bundle = try RestoreBundle(opening: folder)
     return Restorer(bundle: bundle, program: bundle.manifest.programs[0], session: session, featureMemory: featureMemory)
   }

@@ -9,33 +9,33 @@ final class Recording: Session {
   }
 
   private let calls: JSON
+  private let tokens: [String: Tensor]
   private let restored: [String: Tensor]
 
-  /// `folder`: calls.json and restored.safetensors, as tests/ios/recording.py writes them.
+  /// `folder`: calls.json, tokens.safetensors and restored.safetensors, as tests/ios/recording.py writes them.
   init(folder: URL) throws {
     calls = try JSON(parsing: Data(contentsOf: folder.appendingPathComponent("calls.json")))
+    tokens = try Safetensors.tensors(at: folder.appendingPathComponent("tokens.safetensors"))
     restored = try Safetensors.tensors(at: folder.appendingPathComponent("restored.safetensors"))
   }
 
   func encode(_ image: Planes) async throws -> Encoded {
     let key = digest(image.values)
-    guard let said = calls["encode"]?[key], let logits = said["logits"]?.asDoubles else {
+    guard let said = calls["encode"]?[key], let logits = said["logits"]?.asDoubles, let tokens = tokens[key]?.values else {
       throw RestoreError.program("no such picture was encoded in Python")
     }
     return Encoded(
-      features: Features(picture: key), quality: said["quality"]?.asDouble ?? .nan,
+      features: Features(picture: key), tokens: tokens, quality: said["quality"]?.asDouble ?? .nan,
       granularity: said["granularity"]?.asDouble ?? .nan, logits: logits)
   }
 
   func refine(
-    _ current: Planes, original: Encoded, estimate: Encoded, context: Encoded, gates: [Float]
+    _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float]
   ) async throws -> Refined {
-    guard let evidence = original.features as? Features, let now = estimate.features as? Features,
-      let whole = context.features as? Features
-    else {
+    guard let evidence = original.features as? Features, let now = estimate.features as? Features else {
       throw RestoreError.program("the features are of another program")
     }
-    let key = [digest(current.values), evidence.picture, now.picture, whole.picture, digest(gates)].joined(separator: " ")
+    let key = [digest(current.values), evidence.picture, now.picture, digest(tokens), digest(gates)].joined(separator: " ")
     guard let said = calls["refine"]?[key], let name = said["restored"]?.asString, let values = restored[name]?.values else {
       throw RestoreError.program("no such step was refined in Python")
     }

@@ -77,9 +77,10 @@ class TileState internal constructor(
 /**
  * Says what to do next with which tile, and why to stop: a pure state machine without clock, model or I/O.
  *
- * A picture of one tile goes through restore, assess, repeat. Of many tiles each gets its first iteration; then time goes to
- * the tile with the largest expected gain. The second iteration restores the mirror image of the picture as it came and takes
- * the mean with the first; later ones go on from there. docs/conformance.md has the rules, tests/conformance the cases.
+ * A picture of one tile goes through restore, assess, repeat. Of many tiles each gets its first iteration, after a survey where
+ * one is asked for; then time goes to the tile with the largest expected gain. The second iteration restores the mirror image of
+ * the picture as it came and takes the mean with the first; later ones go on from there. docs/conformance.md has the rules,
+ * tests/conformance the cases.
  *
  * @param areas every tile's share of the picture, summing to 1
  * @param looks whether the whole picture is looked at before each round of iterations
@@ -105,11 +106,13 @@ class Controller(
     private var error = 0.0
     private var known = 0.0
     private val held = TreeSet<Int>()
+    private var surveyed = emptySet<Int>()
     private val open: MutableSet<Int> = if (policy.maxIterations == 0) mutableSetOf() else tiles.indices.toMutableSet()
 
-    // Early iterations in rounds, then by expected gain, fewest iterations, index.
+    // Early iterations in rounds, of the first round what is to be surveyed, then what was assessed; then by expected gain,
+    // fewest iterations, index.
     private val order = compareBy<Int> { isLater(it) }
-        .thenByDescending { if (isLater(it)) tiles[it].gain else 0.0 }
+        .thenBy { urgency(it) }
         .thenBy { tiles[it].iteration }
         .thenBy { it }
 
@@ -129,10 +132,17 @@ class Controller(
         return Action.Stop
     }
 
-    /** The whole picture was looked at. */
-    fun looked(ms: Double) {
+    /**
+     * The whole picture was looked at.
+     *
+     * [survey]: tiles are to be encoded before the first is refined, all or, where their features cannot be kept, as many as can,
+     * evenly spread; there is none of one tile, nor where one iteration of every tile does not fit.
+     */
+    fun looked(ms: Double, survey: Boolean = false) {
         cost = cost.encoded(ms)
         roundsLookedAt += 1
+        val kept = minOf(tiles.size, keep)
+        if (survey && kept > 1 && hasTimeForAll()) surveyed = (0 until kept).map { it * tiles.size / kept }.toSet()
     }
 
     /** A tile's current picture was encoded: its assessed quality (NaN: broken) and its largest degradation [belief]. */
@@ -209,6 +219,9 @@ class Controller(
         reason = reason ?: Stop.BUDGET
     }
 
+    /** Whether tiles are encoded, or were, before the first is refined. */
+    val surveys: Boolean get() = surveyed.isNotEmpty()
+
     /** Of the picture as kept: that of the mean squared error of its tiles, as far as they were assessed; 0 before. */
     val quality: Double
         get() = when {
@@ -238,6 +251,16 @@ class Controller(
 
     private fun isLater(index: Int) = tiles[index].iteration >= max(1, policy.minIterations)
 
+    // What is smallest goes first, of the tiles that are early alike.
+    private fun urgency(index: Int): Double {
+        val tile = tiles[index]
+        return when {
+            isLater(index) -> -tile.gain
+            tile.quality == null -> if (index in surveyed) -2.0 else 0.0
+            else -> if (tile.iteration == 0) -1.0 else 0.0
+        }
+    }
+
     private fun next(elapsedMs: Double): Int? {
         val first = open.minWith(order)
         if (fits(first, elapsedMs)) return first
@@ -248,6 +271,13 @@ class Controller(
         val budget = policy.budgetMs
         val forced = tiles[index].iteration < policy.minIterations
         return budget == null || forced || elapsedMs + predictedMs(index) <= budget
+    }
+
+    // Whether one iteration of every tile is forced, or predicted to fit the budget.
+    private fun hasTimeForAll(): Boolean {
+        val budget = policy.budgetMs
+        val encode = cost.encode.upper
+        return budget == null || policy.minIterations > 0 || encode + tiles.size * (encode + cost.refine.upper) <= budget
     }
 
     private fun step(index: Int): Action {

@@ -45,11 +45,11 @@ internal class Engine(
         current: Pixels,
         original: Encoded,
         estimate: Encoded,
-        context: Encoded,
+        tokens: FloatArray,
         gates: FloatArray,
     ): Pair<Pixels?, Double> {
         pack(current)
-        val refined = restored(original, estimate, context, gates) ?: return null to Double.NaN
+        val refined = restored(original, estimate, tokens, gates) ?: return null to Double.NaN
         return unpackTile(refined.planes, tile, current.height, current.width) to refined.quality
     }
 
@@ -60,13 +60,13 @@ internal class Engine(
     fun refineMirrored(
         source: Pixels,
         estimate: Encoded,
-        context: Encoded,
+        tokens: FloatArray,
         gates: FloatArray,
         current: Pixels,
         predicted: Double,
     ): Pair<Pixels?, Double> {
         pack(source, mirrored = true)
-        val refined = restored(estimate, estimate, context, gates) ?: return null to Double.NaN
+        val refined = restored(estimate, estimate, tokens, gates) ?: return null to Double.NaN
         pack(current)
         val mean = meanWithMirrored(input, refined.planes, tile)
         val pixels = unpackTile(mean.planes, tile, current.height, current.width)
@@ -74,8 +74,8 @@ internal class Engine(
     }
 
     // What becomes of the packed picture, with its calibrated quality; null where it is broken.
-    private fun restored(original: Encoded, estimate: Encoded, context: Encoded, gates: FloatArray): Refined? {
-        val refined = session.refine(input, original, estimate, context, gates)
+    private fun restored(original: Encoded, estimate: Encoded, tokens: FloatArray, gates: FloatArray): Refined? {
+        val refined = session.refine(input, original, estimate, tokens, gates)
         val quality = calibrated(refined.quality)
         return if (quality.isNaN() || isBroken(refined.planes)) null else Refined(refined.planes, quality)
     }

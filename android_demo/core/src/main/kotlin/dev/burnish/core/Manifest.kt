@@ -82,6 +82,7 @@ data class Manifest(
                 whole = if ("whole" in fields) fields.texts("whole").toSet() else default.whole,
                 uneven = if ("uneven" in fields) fields.texts("uneven").toSet() else default.uneven,
                 lookTokens = if ("look_tokens" in fields) fields.texts("look_tokens").toSet() else default.lookTokens,
+                meanTokens = if ("mean_tokens" in fields) fields.texts("mean_tokens").toSet() else default.meanTokens,
             )
         }
 

@@ -31,7 +31,7 @@ class Restorer private constructor(private val engine: Engine) : Closeable {
             val counts = repetition > 0
             val encoded = engine.worker.call(null, { if (counts) engine.encodeTook(it) }) { engine.encode(blank) }
             engine.worker.call(null, { if (counts) engine.refineTook(it) }) {
-                engine.refine(blank, encoded, encoded, encoded, gates)
+                engine.refine(blank, encoded, encoded, encoded.tokens, gates)
             }
             engine.worker.post { encoded.release() }
         }

@@ -5,6 +5,9 @@ import kotlin.math.exp
 /** Every expert's weight in [0, 1], in the order of the stacked ranks. */
 typealias Gates = Map<String, Double>
 
+/** Whose tokens a refine of a tile asks. */
+enum class TokenSource(val word: String) { OWN("own"), LOOK("look"), MEAN("mean") }
+
 /**
  * The degradation tree and the constants of routing, as bundle.json holds them.
  *
@@ -14,7 +17,8 @@ typealias Gates = Map<String, Double>
  * @param top K: gates kept
  * @param whole leaves that a look at the whole picture judges
  * @param uneven of these, those that tiles judge too
- * @param lookTokens where the first look finds one of these leaves likely, tiles take its tokens
+ * @param lookTokens leaves of which the first look tells tiles more by its tokens than their own tell
+ * @param meanTokens leaves of which tiles tell more by the mean of their tokens than each by its own
  */
 data class Routing(
     val tree: Map<String, List<String>>,
@@ -24,6 +28,7 @@ data class Routing(
     val whole: Set<String> = setOf("haze", "low_light"),
     val uneven: Set<String> = setOf("low_light"),
     val lookTokens: Set<String> = emptySet(),
+    val meanTokens: Set<String> = emptySet(),
 ) {
     val leaves: List<String> = tree.values.flatten()
 
@@ -81,9 +86,18 @@ fun agreedLogits(routing: Routing, looks: List<List<Double>>, tile: List<Double>
     }
 }
 
-/** Whether tiles take the tokens of a look with these degradation logits. */
-fun takesLookTokens(routing: Routing, look: List<Double>): Boolean =
-    routing.leaves.zip(look).any { (leaf, seen) -> leaf in routing.lookTokens && seen > LIKELY }
+/**
+ * Whose tokens tiles take after a first look with these degradation logits: the look's where it finds a leaf in
+ * [Routing.lookTokens] likely, else the mean of all tiles' where one in [Routing.meanTokens], else each its own.
+ */
+fun tokenSource(routing: Routing, look: List<Double>): TokenSource {
+    val likely = routing.leaves.filterIndexed { i, _ -> look[i] > LIKELY }
+    return when {
+        likely.any { it in routing.lookTokens } -> TokenSource.LOOK
+        likely.any { it in routing.meanTokens } -> TokenSource.MEAN
+        else -> TokenSource.OWN
+    }
+}
 
 /** Gates a caller states: expert → weight in [0, 1]; the others are 0. Throws [InputException]. */
 fun givenGates(routing: Routing, degradations: Map<String, Double>): Gates {

@@ -20,8 +20,12 @@ internal class Run(
     private val seen = HashMap<Int, Seen>()
     /** Degradation logits of every round's look: a tile goes by its own round's, since a later one sees others further. */
     private val looks = mutableListOf<List<Double>>()
-    /** Its tokens tell every tile what it does not see of the picture; null where that is not wanted, or there is one tile. */
-    private var firstLook: Encoded? = null
+    /**
+     * What a tile does not see of the picture it is of: tokens of the first look or, once a tile is refined, the mean of those
+     * that were encoded before; null where every tile takes its own.
+     */
+    private var tokens: FloatArray? = null
+    private val survey = mutableListOf<Surveyed>()
 
     private val sources = List(plan.size) { picture.view(plan.region(it)) }
 
@@ -75,8 +79,7 @@ internal class Run(
 
     /** Give all features back. */
     fun close() {
-        release(originals.values + estimates.values + listOfNotNull(firstLook))
-        firstLook = null
+        release(originals.values + estimates.values)
         originals.clear()
         estimates.clear()
     }
@@ -94,16 +97,15 @@ internal class Run(
     private suspend fun takeALook() {
         val before = elapsed()
         val whole = canvas
-        val first = looks.isEmpty()
-
-        fun keeps(look: Encoded) = first && takesLookTokens(engine.routing, look.assessment.logits)
         val look = call(0, engine::encodeTook) {
-            engine.encode(makeSmall(whole, engine.tile)).also { if (!keeps(it)) it.release() }
+            engine.encode(makeSmall(whole, engine.tile)).also { it.release() }
         }
-        if (keeps(look)) firstLook = look
-        looks += look.assessment.logits
         val ms = elapsed() - before
-        controller.looked(ms)
+        val logits = look.assessment.logits
+        val source = if (looks.isEmpty()) tokenSource(engine.routing, logits) else TokenSource.OWN
+        if (source == TokenSource.LOOK) tokens = look.tokens
+        looks += logits
+        controller.looked(ms, survey = source == TokenSource.MEAN)
         record(Event(Call.LOOK, 0, controller.roundsLookedAt - 1, ms, elapsed()))
     }
 
@@ -122,7 +124,9 @@ internal class Run(
         val encoded = call(index, engine::encodeTook) { engine.encode(pixels) }
         val ms = elapsed() - before
         val beliefs = see(index, encoded)
-        val iteration = controller.tiles[index].iteration
+        val tile = controller.tiles[index]
+        val iteration = tile.iteration
+        if (controller.surveys && tokens == null && tile.quality == null) survey += Surveyed(tile.area, encoded.tokens)
         if (iteration == 0) originals[index] = encoded
         val quality = engine.calibrated(encoded.assessment.quality)
         controller.encoded(index, quality, beliefs.values.max(), ms)
@@ -163,15 +167,16 @@ internal class Run(
         val saw = seen.getValue(index)
         val gates = gateTensor(engine.routing, saw.gates, engine.rank)
         val estimate = estimates.getValue(index)
-        val context = firstLook ?: estimate
+        if (survey.isNotEmpty() && tokens == null) tokens = meanTokens(survey)
+        val asked = tokens ?: estimate.tokens
         val tile = controller.tiles[index]
         val (pixels, quality) = if (tile.iteration == MIRRORED) {
             call(index, engine::refineTook) {
-                engine.refineMirrored(sources[index], estimate, context, gates, last, expected)
+                engine.refineMirrored(sources[index], estimate, asked, gates, last, expected)
             }
         } else {
             val original = originals.getValue(index)
-            call(index, engine::refineTook) { engine.refine(last, original, estimate, context, gates) }
+            call(index, engine::refineTook) { engine.refine(last, original, estimate, asked, gates) }
         }
         // Told before what it costs is known whole: showing the result belongs to the step.
         var patch: Pixels? = null
@@ -234,4 +239,13 @@ internal class Run(
     private fun release(encoded: Collection<Encoded>) {
         if (encoded.isNotEmpty()) engine.worker.post { encoded.toSet().forEach { it.release() } }
     }
+}
+
+/** A tile's share of the picture, and its tokens. */
+private class Surveyed(val area: Double, val tokens: FloatArray)
+
+// Mean of tiles' tokens by their shares of the picture.
+private fun meanTokens(survey: List<Surveyed>): FloatArray {
+    val whole = survey.sumOf { it.area }
+    return FloatArray(survey.first().tokens.size) { i -> (survey.sumOf { it.area * it.tokens[i] } / whole).toFloat() }
 }

@@ -14,9 +14,12 @@ class Assessment(val quality: Double, val granularity: Double, val logits: List<
     }
 }
 
-/** An encoded picture: features and tokens, which are the session's own, and the assessment. */
+/** An encoded picture: features, which are the session's own, tokens and the assessment. */
 interface Encoded {
     val assessment: Assessment
+
+    /** (N, C), the caller's to keep: they outlive the features. */
+    val tokens: FloatArray
 
     /** Give its features back; it cannot be refined with afterwards. */
     fun release()
@@ -36,7 +39,8 @@ interface Session : Closeable {
     fun encode(image: FloatBuffer): Encoded
 
     /**
-     * [current]: direct, (3, tile, tile); [context]: whose tokens are asked; [gates]: every expert's, repeated over its rank.
+     * [current]: direct, (3, tile, tile); [tokens]: those that are asked, the estimate's own or others; [gates]: every expert's,
+     * repeated over its rank.
      */
-    fun refine(current: FloatBuffer, original: Encoded, estimate: Encoded, context: Encoded, gates: FloatArray): Refined
+    fun refine(current: FloatBuffer, original: Encoded, estimate: Encoded, tokens: FloatArray, gates: FloatArray): Refined
 }

@@ -63,6 +63,7 @@ class BundleTest {
         assertEquals(setOf("haze", "low_light"), bundle.manifest.routing.whole)
         assertEquals(setOf("low_light"), bundle.manifest.routing.uneven)
         assertEquals(emptySet<String>(), bundle.manifest.routing.lookTokens)
+        assertEquals(emptySet<String>(), bundle.manifest.routing.meanTokens)
         val program = bundle.firstProgram(listOf("executorch-xnnpack-fp32", "executorch-xnnpack-int8"))
         assertEquals("1.5.1", program.madeWith["executorch"])
         assertEquals(0.65, program.calibration.apply(0.8), 1e-12)
@@ -147,11 +148,15 @@ class BundleTest {
     }
 
     @Test
-    fun leavesWhoseLookIsAskedAreAList() {
-        manifest.getAsJsonObject("routing").addProperty("look_tokens", "haze")
-        assertRefused("look_tokens") { open() }
-        manifest.getAsJsonObject("routing").add("look_tokens", JsonArray().apply { add("haze") })
+    fun leavesWhoseTokensAreSharedAreLists() {
+        val routing = manifest.getAsJsonObject("routing")
+        for ((name, leaf) in mapOf("look_tokens" to "haze", "mean_tokens" to "rain")) {
+            routing.addProperty(name, leaf)
+            assertRefused(name) { open() }
+            routing.add(name, JsonArray().apply { add(leaf) })
+        }
         assertEquals(setOf("haze"), open().manifest.routing.lookTokens)
+        assertEquals(setOf("rain"), open().manifest.routing.meanTokens)
     }
 
     private fun makeBundleAgain() {

@@ -133,7 +133,8 @@ private fun playController(case: JsonObject): Map<String, Any> {
             Action.Look -> {
                 actions += "look"
                 ms = case["look_ms"].asDouble
-                controller.looked(ms)
+                val first = controller.roundsLookedAt == 0
+                controller.looked(ms, survey = first && case["survey"]?.asBoolean ?: false)
             }
             is Action.Encode -> {
                 actions += "encode ${action.tile}"
@@ -183,6 +184,7 @@ private fun playRouting(case: JsonObject): Map<String, Any> {
         whole = fields["whole"].asJsonArray.map { it.asString }.toSet(),
         uneven = fields["uneven"].asJsonArray.map { it.asString }.toSet(),
         lookTokens = fields["look_tokens"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),
+        meanTokens = fields["mean_tokens"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),
     )
     case.getAsJsonObject("given")?.let { given ->
         return try {
@@ -194,7 +196,7 @@ private fun playRouting(case: JsonObject): Map<String, Any> {
     val looks = case["looks"]?.asJsonArray?.map { it.numbers() }.orEmpty()
     val logits = agreedLogits(routing, looks, case["logits"].numbers())
     val gates = mapOf("gates" to route(routing, case["granularity"].number(), logits))
-    return if (looks.isEmpty()) gates else gates + ("look_tokens" to takesLookTokens(routing, looks.first()))
+    return if (looks.isEmpty()) gates else gates + ("tokens" to tokenSource(routing, looks.first()).word)
 }
 
 private fun playPlan(case: JsonObject): Map<String, Any> {

@@ -21,7 +21,10 @@ import org.junit.rules.TemporaryFolder
 
 private const val SIDE = 64
 
-/** A program in a few lines: it brightens by a level, counts what it holds, and says what the test wants. */
+/**
+ * A program in a few lines: it brightens by a level, counts what it holds, and says what the test wants. The tokens of each
+ * encode are its number.
+ */
 private class Brighter(
     val qualities: List<Double> = listOf(0.5, 0.6, 0.7, 0.8, 0.9),
     val takesMs: Long = 0,
@@ -31,11 +34,11 @@ private class Brighter(
     var mostAlive = 0
     var encodes = 0
     var refines = 0
-    val contexts = mutableListOf<Encoded>()
+    val asked = mutableListOf<Float>()
     var closed = false
     val threads = mutableSetOf<String>()
 
-    private inner class Held(override val assessment: Assessment) : Encoded {
+    private inner class Held(override val assessment: Assessment, override val tokens: FloatArray) : Encoded {
         var released = false
 
         override fun release() {
@@ -51,18 +54,18 @@ private class Brighter(
         alive += 1
         mostAlive = maxOf(mostAlive, alive)
         Thread.sleep(takesMs)
-        return Held(Assessment(0.4, -9.0, listOf(4.0, -4.0, 1.0)))
+        return Held(Assessment(0.4, -9.0, listOf(4.0, -4.0, 1.0)), floatArrayOf(encodes.toFloat()))
     }
 
     override fun refine(
         current: FloatBuffer,
         original: Encoded,
         estimate: Encoded,
-        context: Encoded,
+        tokens: FloatArray,
         gates: FloatArray,
     ): Refined {
-        check(listOf(original, estimate, context).none { (it as Held).released }) { "refined with what was given back" }
-        contexts += context
+        check(listOf(original, estimate).none { (it as Held).released }) { "refined with what was given back" }
+        asked += tokens.single()
         Thread.sleep(takesMs)
         val result = FloatBuffer.allocate(current.capacity())
         for (i in 0 until current.capacity()) result.put(i, restores(current.get(i)))
@@ -82,11 +85,13 @@ class RestorerTest {
         session: Session,
         featureMemoryMb: Double = Restorer.FEATURE_MEMORY_MB,
         lookTokens: String = "[]",
+        meanTokens: String = "[]",
     ): Restorer {
         File(scratch.root, "bundle.json").writeText(
             """
             {"format": 1, "student": {"size": "nano", "rank": 2}, "tile": $SIDE, "licence": "none",
-             "routing": {"tree": {"weather": ["rain", "haze"], "detail": ["blur"]}, "look_tokens": $lookTokens},
+             "routing": {"tree": {"weather": ["rain", "haze"], "detail": ["blur"]},
+                         "look_tokens": $lookTokens, "mean_tokens": $meanTokens},
              "programs": [{"target": "t", "precision": "p", "files": [], "boundary_bytes": {"encode": 1048576}}]}
             """,
         )
@@ -113,7 +118,7 @@ class RestorerTest {
             // What is done to every pixel alike is done to the mirror image too, and so to the mean.
             assertArrayEquals(ByteArray(source.data.size) { (source.data[it] + 2).toByte() }, result.picture.copy().data)
             assertEquals(setOf("burnish"), session.threads)
-            assertEquals("every estimate's own tokens", 3, session.contexts.distinct().size)
+            assertEquals("every estimate's own tokens", listOf(1f, 2f, 3f), session.asked)
         }
     }
 
@@ -133,20 +138,40 @@ class RestorerTest {
                 assertTrue("value $i rose by $gain", gain in 0..1)
             }
             assertEquals(Call.LOOK, result.trace.first().ran)
-            assertEquals("the look's tokens for all", 1, session.contexts.distinct().size)
+            assertEquals("the look's tokens for all", listOf(1f), session.asked.distinct())
+        }
+    }
+
+    @Test
+    fun tilesAskTheMeanOfThoseThatAreEncodedFirst() = runBlocking {
+        val areas = planTiles(100, 150, SIDE).areas
+        for (room in listOf(areas.size, 3)) {
+            val session = Brighter()
+            restorer(session, featureMemoryMb = room.toDouble(), meanTokens = """["haze", "rain"]""").use { restorer ->
+                val stream = restorer.restore(picture(100, 150), Policy(maxIterations = 3, minGain = -1.0))
+                stream.updates.toList()
+                val surveyed = stream.result.trace.takeWhile { it.ran != Call.REFINE }.drop(1)
+                assertEquals(List(room) { Call.ENCODE to it * areas.size / room }, surveyed.map { it.ran to it.tile })
+                // The first encode is the look's.
+                val sum = surveyed.withIndex().sumOf { (i, event) -> areas[event.tile] * (i + 2) }
+                val mean = (sum / surveyed.sumOf { areas[it.tile] }).toFloat()
+                assertEquals(List(3 * areas.size) { mean }, session.asked)
+            }
         }
     }
 
     @Test
     fun featuresAreGivenBack() = runBlocking {
-        val session = Brighter()
-        val restorer = restorer(session, featureMemoryMb = 2.0)
-        restorer.restore(picture(100, 150), Policy(maxIterations = 3, minGain = -1.0)).updates.toList()
-        restorer.warmUp(1)
-        assertEquals("held at most: two, the one in hand and its estimate", true, session.mostAlive <= 4)
-        restorer.close()
-        while (!session.closed) Thread.sleep(1)
-        assertEquals(0, session.alive)
+        for ((lookTokens, meanTokens) in listOf("[]" to "[]", """["rain"]""" to "[]", "[]" to """["rain"]""")) {
+            val session = Brighter()
+            val restorer = restorer(session, featureMemoryMb = 2.0, lookTokens, meanTokens)
+            restorer.restore(picture(100, 150), Policy(maxIterations = 3, minGain = -1.0)).updates.toList()
+            restorer.warmUp(1)
+            assertEquals("held at most: two, the one in hand and its estimate", true, session.mostAlive <= 4)
+            restorer.close()
+            while (!session.closed) Thread.sleep(1)
+            assertEquals(0, session.alive)
+        }
     }
 
     @Test

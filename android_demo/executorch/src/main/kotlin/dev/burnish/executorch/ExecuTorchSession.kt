@@ -16,12 +16,13 @@ import org.pytorch.executorch.Tensor
 /**
  * `encode` and `refine` of a multi-method program, by ExecuTorch's Android library.
  *
- * Inputs are direct buffers, read where they are. What `encode` gives lies in the program's own memory and is passed to
- * `refine` from there; only features that must outlive the next `encode` are copied, into buffers that are used again.
+ * Inputs are direct buffers, read where they are. The features that `encode` gives lie in the program's own memory and are passed
+ * to `refine` from there; only those that must outlive the next `encode` are copied, into buffers that are used again.
  */
 class ExecuTorchSession private constructor(private val module: Module, private val tile: Int) : Session {
     private val restored = Tensor.allocateFloatBuffer(3 * tile * tile)
     private var image: Input? = null
+    private var tokens: Input? = null
     private var gates: Input? = null
     private val spare = ArrayDeque<Copies>()
 
@@ -33,25 +34,27 @@ class ExecuTorchSession private constructor(private val module: Module, private 
         latest = null
         val outputs = execute("encode", EValue.from(inputOf(image)))
         if (outputs.size < 3) throw ProgramException("encode gives ${outputs.size} outputs; expected three and more")
-        val assessment = Assessment.of(outputs.last().toTensor().dataAsFloatArray)
-        return Features(assessment, outputs.dropLast(1)).also { latest = it }
+        val (tokens, assessment) = outputs.takeLast(2).map { it.toTensor() }
+        if (this.tokens == null) this.tokens = Input(tokens.shape())
+        val said = Assessment.of(assessment.dataAsFloatArray)
+        return Features(said, tokens.dataAsFloatArray, outputs.dropLast(2)).also { latest = it }
     }
 
     override fun refine(
         current: FloatBuffer,
         original: Encoded,
         estimate: Encoded,
-        context: Encoded,
+        tokens: FloatArray,
         gates: FloatArray,
     ): Refined {
         val evidence = (original as Features).values
         val guess = (estimate as Features).values
         val inputs = buildList {
             add(EValue.from(inputOf(current)))
-            addAll(evidence.dropLast(1))
-            // The estimate's first feature is not looked at; the last value is the tokens.
-            addAll(guess.drop(1).dropLast(1))
-            add((context as Features).values.last())
+            addAll(evidence)
+            // The estimate's first feature is not looked at.
+            addAll(guess.drop(1))
+            add(EValue.from(tokensOf(tokens)))
             add(EValue.from(gatesOf(gates)))
         }
         val outputs = execute("refine", *inputs.toTypedArray())
@@ -80,38 +83,44 @@ class ExecuTorchSession private constructor(private val module: Module, private 
         return known.tensor
     }
 
+    // Shaped as those that the first encode gave.
+    private fun tokensOf(values: FloatArray): Tensor = checkNotNull(tokens).write { it.put(values) }
+
     private fun gatesOf(values: FloatArray): Tensor {
         val known = gates?.takeIf { it.buffer.capacity() == values.size }
-            ?: Input(Tensor.allocateFloatBuffer(values.size), longArrayOf(1, values.size.toLong(), 1, 1)).also { gates = it }
-        known.buffer.clear()
-        known.buffer.put(values)
-        known.buffer.clear()
-        return known.tensor
+            ?: Input(longArrayOf(1, values.size.toLong(), 1, 1)).also { gates = it }
+        return known.write { it.put(values) }
     }
 
     /** A direct buffer and the tensor that is a window on it. */
     private class Input(val buffer: FloatBuffer, shape: LongArray) {
         val tensor: Tensor = Tensor.fromBlob(buffer, shape)
+
+        constructor(shape: LongArray) : this(Tensor.allocateFloatBuffer(Tensor.numel(shape).toInt()), shape)
+
+        fun write(values: (FloatBuffer) -> Unit): Tensor {
+            buffer.clear()
+            values(buffer)
+            buffer.clear()
+            return tensor
+        }
     }
 
-    /** Room for the features and tokens of one picture. */
+    /** Room for the features of one picture. */
     private class Copies(like: List<EValue>) {
-        private val inputs = like.map {
-            val tensor = it.toTensor()
-            Input(Tensor.allocateFloatBuffer(tensor.numel().toInt()), tensor.shape())
-        }
+        private val inputs = like.map { Input(it.toTensor().shape()) }
         val values: List<EValue> = inputs.map { EValue.from(it.tensor) }
 
         fun fill(from: List<EValue>) {
-            for ((input, value) in inputs.zip(from)) {
-                input.buffer.clear()
-                value.toTensor().copyDataInto(input.buffer)
-                input.buffer.clear()
-            }
+            for ((input, value) in inputs.zip(from)) input.write(value.toTensor()::copyDataInto)
         }
     }
 
-    private inner class Features(override val assessment: Assessment, var values: List<EValue>) : Encoded {
+    private inner class Features(
+        override val assessment: Assessment,
+        override val tokens: FloatArray,
+        var values: List<EValue>,
+    ) : Encoded {
         private var copies: Copies? = null
 
         fun moveOut() {

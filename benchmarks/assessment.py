@@ -58,7 +58,7 @@ def run(session: Session, bundle: Bundle, condition: Condition, name: str, clean
     shown = (from_pixels(to_pixels(picture)), *trajectory.pictures)
     return Row(
         tuple(min(MOST_DB, psnr(x, clean)) for x in shown),
-        *(tuple(map(quality_to_psnr, said)) for said in trajectory.qualities[0]),
+        *(tuple(map(quality_to_psnr, said)) for said in trajectory.qualities[0][:2]),
         replay(trajectory, Policy(max_iterations=iterations))[0].kept,
         dict(zip(manifest.routing.leaves, map(sigmoid, logits), strict=True)),
         frozenset(KINDS[kind].leaf for kind in condition.severities),

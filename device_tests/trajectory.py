@@ -10,12 +10,12 @@ import torch
 
 from ..distill.teachers.protocol import Teacher
 from ..runtime.backends import Encoded, Session
-from ..runtime.controller import MIRRORED
+from ..runtime.controller import TileState
 from ..runtime.errors import BackendError
 from ..runtime.restoration import Event
 from ..runtime.restorer import Restorer
-from ..runtime.routing import Gates, Routing, gate_tensor, route
-from ..runtime.run import mean_of
+from ..runtime.routing import Gates, Routing, gate_tensor, route, sigmoid, stands_upright
+from ..runtime.run import joined
 from ..runtime.tiles import TilePlan, from_program, mirror, plan_tiles, to_program
 from .job import Event as JobEvent
 from .metrics import from_pixels, to_pixels
@@ -25,9 +25,10 @@ from .protocol import Array
 class Qualities(NamedTuple):
     """What a program said of one tile."""
 
-    # By encode, of what every iteration began with; of what the mirror image's is added to, by the refine before.
+    # By encode, of what every iteration began with; of what a mirror image's is added to, by the refine before.
     assessed: tuple[float, ...]
     predicted: tuple[float, ...]  # by refine, of every iteration's result
+    upright: bool  # whether the tile was not turned upside down
 
 
 class Trajectory(NamedTuple):
@@ -54,16 +55,16 @@ def run_restorer(restorer: Restorer, picture: Array, iterations: int) -> Traject
 def said(trace: Iterable[Event | JobEvent], tiles: int, iterations: int) -> tuple[Qualities, ...]:
     """Every tile's qualities, from the calls of a restoration here or on a device."""
     assessed, predicted = ([[0.0] * iterations for _ in range(tiles)] for _ in range(2))
+    upright = [True] * tiles
     for event in trace:
-        if event.quality is None:
-            continue
-        if event.ran == "refine":
+        if event.ran == "mirror":
+            assessed[event.tile][event.iteration] = predicted[event.tile][event.iteration - 1]
+            upright[event.tile] = event.iteration == 1
+        elif event.quality is not None and event.ran == "refine":
             predicted[event.tile][event.iteration - 1] = event.quality
-            if event.iteration == MIRRORED < iterations:
-                assessed[event.tile][MIRRORED] = event.quality
-        else:
+        elif event.quality is not None:
             assessed[event.tile][event.iteration] = event.quality
-    return tuple(Qualities(tuple(a), tuple(p)) for a, p in zip(assessed, predicted, strict=True))
+    return tuple(Qualities(tuple(a), tuple(p), u) for a, p, u in zip(assessed, predicted, upright, strict=True))
 
 
 def run_session(session: Session, routing: Routing, rank: int, picture: Array, iterations: int) -> Trajectory:
@@ -76,21 +77,27 @@ def run_session(session: Session, routing: Routing, rank: int, picture: Array, i
     gates: list[Gates] = []
     degraded = to_program(pixels, plan.tile)
     original: Encoded | None = None
+    tile = TileState(1.0)
     for iteration in range(iterations):
-        mirrored, current = iteration == MIRRORED, to_program(pixels, plan.tile)
-        source = mirror(degraded) if mirrored else current
+        tile.iteration = iteration
+        view, current = iteration if tile.mirrors else 0, to_program(pixels, plan.tile)
+        source = mirror(degraded, view) if view else current
         estimate = session.encode(source)
-        original = original or estimate
-        assessed.append(predicted[-1] if mirrored else estimate.quality)
+        assessed.append(predicted[-1] if view else estimate.quality)
         gates.append(route(routing, estimate.granularity, estimate.logits))
+        if original is None:
+            original, beliefs = estimate, dict(zip(routing.leaves, map(sigmoid, estimate.logits), strict=True))
+            tile.upright = stands_upright(routing, beliefs, gates[-1])
         opened = gate_tensor(routing, gates[-1], rank)
-        restored, quality = session.refine(source, estimate if mirrored else original, estimate, opened)
-        if mirrored:
-            restored, quality = mean_of(current, predicted[-1], mirror(restored), quality)
+        restored, quality = session.refine(source, estimate if view else original, estimate, opened)
+        if view:
+            restored, quality = joined(current, predicted[-1], view, mirror(restored, view), quality)
         pixels = from_program(restored, pixels)
         pictures.append(from_pixels(pixels))
         predicted.append(quality)
-    return Trajectory(tuple(pictures), plan, (Qualities(tuple(assessed), tuple(predicted)),), tuple(gates))
+    return Trajectory(
+        tuple(pictures), plan, (Qualities(tuple(assessed), tuple(predicted), tile.upright),), tuple(gates)
+    )
 
 
 @torch.no_grad()

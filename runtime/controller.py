@@ -2,8 +2,9 @@
 
 No clock, no model, no I/O: it is told what a step cost, what the assessment was and how much time has passed. A picture
 of one tile goes through restore, assess, repeat. Of many tiles each gets its first iteration, after a survey where one is
-asked for; then time goes to the tile with the largest expected gain. The second iteration restores the mirror image of the picture as it came and takes the mean with
-the first (self-ensemble; Lim et al., "Enhanced Deep Residual Networks", CVPR workshops 2017); later ones go on from there.
+asked for; then time goes to the tile with the largest expected gain. The second iteration restores the mirror image of the
+picture as it came, the third and fourth the two that are upside down, where that is allowed, and each joins the mean of those
+before (self-ensemble; Lim et al., "Enhanced Deep Residual Networks", CVPR workshops 2017); later ones go on from there.
 Milliseconds and qualities are plain floats, so that languages agree: tests/conformance/controller.json and tiles.json hold the
 cases, docs/conformance.md the rules.
 """
@@ -25,14 +26,14 @@ from .quality import mse_to_quality, quality_to_mse
 # What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
 # Of 0.05 to 1, tried on tiles of eight mixtures, 0.2 to 0.5 used the time best (docs/runtime.md).
 UNSEEN = 0.25
-# The same after the mirror image: going on brings a tenth of what that did (docs/decisions.md).
+# The same after the last view: going on brings a tenth of what the first mirror image did (docs/decisions.md).
 SETTLED = 0.025
 # A predicted loss is believed from here on, 2 dB: less is within the heads' scatter (docs/decisions.md).
 TOLERANCE = 0.05
 # A predicted gain is worth another iteration from here on, 1.6 dB: the heads promise more than comes.
 LEAST_GAIN = 0.04
-# Iterations of a tile after which its mirror image is restored.
-MIRRORED = 1
+# Mirror images that a tile is restored in: left and right exchanged, upside down, both.
+VIEWS = 3
 
 
 class Stop(str, Enum):
@@ -65,15 +66,10 @@ class Kind(str, Enum):
 
     LOOK = "look"  # encode the whole picture as it is now, made small
     ENCODE = "encode"  # encode a tile's current picture
-    MIRROR = "mirror"  # encode the mirror image of a tile's original
+    MIRROR = "mirror"  # encode a mirror image of a tile's original: as many as the tile had iterations, see VIEWS
     RECALL = "recall"  # encode a tile's original again: its features were given up for room
     REFINE = "refine"
     STOP = "stop"
-
-
-def looks_before(iteration: int) -> int:
-    """Looks at the whole picture that a tile with so many iterations goes by; its mirror image goes by the first one's."""
-    return max(1, iteration)
 
 
 # Whether a tile had its first iterations; before that its part in the survey, then its expected gain below zero; its
@@ -91,7 +87,8 @@ class Action(NamedTuple):
 @dataclass
 class TileState:
     """What is known of one tile. `area`: its share of the picture; `gain`: the expected drop of the picture's error;
-    `quality`: of the kept picture as refine predicted it; `assessed`: of the same picture as encode saw it, if it did.
+    `quality`: of the kept picture as refine predicted it; `assessed`: of the same picture as encode saw it, if it did;
+    `upright`: it is not to be turned upside down.
     """
 
     area: float
@@ -103,7 +100,23 @@ class TileState:
     gain: float = math.inf
     original: bool = False
     estimate: bool = False
+    upright: bool = False
     done: Stop | None = None
+
+    @property
+    def views(self) -> int:
+        """Mirror images that it is restored in."""
+        return 1 if self.upright else VIEWS
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether its next iteration restores one of them."""
+        return 1 <= self.iteration <= self.views
+
+    @property
+    def looks(self) -> int:
+        """Looks at the whole picture that its next iteration goes by; all of its views go by the first one's."""
+        return max(1, self.iteration - self.views + 1)
 
 
 class Controller:
@@ -168,8 +181,10 @@ class Controller:
             for index in self._surveyed & self._open.keys():
                 self._place(index)
 
-    def encoded(self, index: int, quality: float, belief: float, ms: float) -> None:
-        """A tile's current picture was encoded: its assessed quality, and its largest degradation belief in [0, 1]."""
+    def encoded(self, index: int, quality: float, belief: float, ms: float, upright: bool = False) -> None:
+        """A tile's current picture was encoded: its assessed quality, its largest degradation belief in [0, 1], and, of the
+        picture as it came, whether it is to stay upright.
+        """
         self.cost = self.cost.encoded(ms)
         tile = self.tiles[index]
         quality = 0.0 if math.isnan(quality) else quality
@@ -179,6 +194,7 @@ class Controller:
         tile.gain = tile.area * quality_to_mse(quality) * belief**2
         first = tile.iteration == 0 and tile.quality is None
         if first:
+            tile.upright = upright
             self._keep(tile, quality)
         tile.original = tile.original or tile.iteration == 0
         self._place(index)
@@ -187,7 +203,7 @@ class Controller:
         self._make_room(index)
 
     def mirrored(self, index: int, ms: float) -> None:
-        """The mirror image of a tile's original was encoded, which says nothing of the kept picture."""
+        """A mirror image of a tile's original was encoded, which says nothing of the kept picture."""
         self.cost = self.cost.encoded(ms)
         tile = self.tiles[index]
         tile.estimate, tile.assessed = True, tile.quality or 0.0
@@ -212,7 +228,8 @@ class Controller:
         gained, kept = quality - tile.assessed, self.keeps(index, quality)
         if kept:
             self._keep(tile, quality)
-        left = UNSEEN if tile.iteration <= MIRRORED else SETTLED
+        # A mean of n views with errors of their own gains 1 / n (n + 1) by one more.
+        left = 2 * UNSEEN / (tile.iteration * (tile.iteration + 1)) if tile.mirrors else SETTLED
         tile.gain = left * tile.area * quality_to_mse(quality) * tile.belief**2
         self._place(index)
         forced = tile.iteration < policy.min_iterations
@@ -230,7 +247,7 @@ class Controller:
         """Whether the picture shall show what a refine gave, by its predicted quality; no when that is NaN.
 
         It is compared with what encode, not the refine before, said of the kept picture: the two heads saw the same picture.
-        The mean with the mirror image's is compared with the refine before, whose error is half of the prediction.
+        A mean with a mirror image's is compared with the refine before, whose error is a part of the prediction.
         """
         kept = not self.policy.rollback or quality - self.tiles[index].assessed >= -TOLERANCE
         return kept and not math.isnan(quality)
@@ -316,18 +333,18 @@ class Controller:
         if self._look_is_due(tile):
             return Action(Kind.LOOK)
         if not tile.estimate:
-            return Action(Kind.MIRROR if tile.iteration == MIRRORED else Kind.ENCODE, index)
+            return Action(Kind.MIRROR if tile.mirrors else Kind.ENCODE, index)
         if self._original_is_missing(tile):
             return Action(Kind.RECALL, index)
         return Action(Kind.REFINE, index)
 
     @staticmethod
     def _original_is_missing(tile: TileState) -> bool:
-        """Whether the next iteration wants features that were given up; that of the mirror image reads none of the original."""
-        return not tile.original and tile.iteration > MIRRORED
+        """Whether the next iteration wants features that were given up; that of a mirror image reads none of the original."""
+        return not tile.original and tile.iteration > tile.views
 
     def _look_is_due(self, tile: TileState) -> bool:
-        return self.looks and self.rounds_looked_at < looks_before(tile.iteration)
+        return self.looks and self.rounds_looked_at < tile.looks
 
     def _good_enough(self) -> bool:
         """Whether the whole picture has the wanted quality, and every tile its least iterations."""

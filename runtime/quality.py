@@ -21,14 +21,16 @@ def quality_to_mse(quality: float) -> float:
     return 10.0 ** (-quality_to_psnr(quality) / 10.0)
 
 
-def quality_of_mean(one: float, other: float, difference: float) -> float:
-    """Predicted quality of the mean of two restorations, from theirs and their mean squared difference.
+def quality_of_mean(one: float, count: int, other: float, difference: float) -> float:
+    """Predicted quality when `other` joins `one`, the mean of `count` restorations; from theirs and their mean squared
+    difference.
 
-    ‖(a + b) / 2‖² = (‖a‖² + ‖b‖²) / 2 − ‖a − b‖² / 4 for the errors a and b, which are taken to differ by no more than
-    independent ones would: ‖a − b‖² ≤ ‖a‖² + ‖b‖².
+    ‖(n a + b) / (n + 1)‖² = (n ‖a‖² + ‖b‖²) / (n + 1) − n ‖a − b‖² / (n + 1)² for the errors a and b, which are taken to
+    differ by no more than independent ones would: ‖a − b‖² ≤ ‖a‖² + ‖b‖².
     """
-    both = quality_to_mse(one) + quality_to_mse(other)
-    return mse_to_quality(both / 2 - min(difference, both) / 4)
+    mine, others, share = quality_to_mse(one), quality_to_mse(other), 1 / (count + 1)
+    apart = min(difference, mine + others)
+    return mse_to_quality(share * (count * mine + others) - share * share * count * apart)
 
 
 def mse_to_quality(mse: float) -> float:

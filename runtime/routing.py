@@ -121,6 +121,13 @@ def token_source(routing: Routing, look: Sequence[float]) -> TokenSource:
     return TokenSource.MEAN if likely.intersection(routing.mean_tokens) else TokenSource.OWN
 
 
+def stands_upright(routing: Routing, degradations: Mapping[str, float], gates: Gates) -> bool:
+    """Whether a tile is not to be turned upside down: a leaf in `routing.whole`, which light from above gives away, is believed
+    above 0.5, or its gate, which a caller may have stated, is open as far.
+    """
+    return any(max(degradations[leaf], gates[leaf]) > 0.5 for leaf in routing.leaves if leaf in routing.whole)
+
+
 def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:
     """Gates a caller states himself: expert name → weight in [0, 1]; the others are 0. Raises InputError."""
     for name, weight in degradations.items():

@@ -14,14 +14,24 @@ from numpy.typing import NDArray
 
 from .backends import Encoded, Session
 from .bundle import Calibration
-from .controller import MIRRORED, Action, Controller, Kind, Policy, Stop, looks_before
+from .controller import Action, Controller, Kind, Policy, Stop
 from .cost import CostModel
 from .errors import BackendError
 from .pictures import Picture
 from .quality import quality_of_mean
 from .restoration import Event, Restoration, Update
 from .rounds import Rounds
-from .routing import Gates, Routing, TokenSource, agreed_logits, gate_tensor, route, sigmoid, token_source
+from .routing import (
+    Gates,
+    Routing,
+    TokenSource,
+    agreed_logits,
+    gate_tensor,
+    route,
+    sigmoid,
+    stands_upright,
+    token_source,
+)
 from .tiles import Array, Pixels, TilePlan, blend, from_program, make_small, mirror, plan_tiles, to_program
 from .worker import Late, Worker
 
@@ -92,8 +102,8 @@ class Run:
         # Degradation logits of every round's look: a tile goes by the look of its own round, since a later one sees a picture
         # whose other tiles are further.
         self._looks: list[tuple[float, ...]] = []
-        # What a tile does not see of the picture it is of: tokens of the first look or, once a tile is refined, the mean of those
-        # that were encoded before.
+        # What a tile does not see of the picture it is of: tokens of the first look or, once a tile is refined, the mean of
+        # those that were encoded before.
         self._tokens: Array | None = None
         self._survey: list[tuple[float, Array]] = []
         views = [picture.pixels[self._plan.region(i).slices] for i in range(count)]
@@ -179,8 +189,10 @@ class Run:
     def _source(self, index: int) -> Callable[[], Array]:
         """Makes what a tile's next iteration starts from, as the program takes it."""
         tile, original, current = self._engine.tile, self._sources[index], self._current[index]
-        if self._controller.tiles[index].iteration == MIRRORED:
-            return lambda: mirror(to_program(original, tile))
+        state = self._controller.tiles[index]
+        if state.mirrors:
+            view = state.iteration
+            return lambda: mirror(to_program(original, tile), view)
         return lambda: to_program(current, tile)
 
     def _take_a_look(self) -> None:
@@ -221,17 +233,19 @@ class Run:
 
     def _assess(self, index: int, encoded: Encoded, ms: float) -> None:
         routing, controller = self._engine.routing, self._controller
-        iteration = controller.tiles[index].iteration
-        logits = agreed_logits(routing, self._looks[: looks_before(iteration)], encoded.logits)
+        tile = controller.tiles[index]
+        iteration = tile.iteration
+        logits = agreed_logits(routing, self._looks[: tile.looks], encoded.logits)
         gates = route(routing, encoded.granularity, logits) if self._fixed is None else self._fixed
         beliefs = dict(zip(routing.leaves, map(sigmoid, logits), strict=True))
         self._seen[index] = Seen(gates, beliefs)
-        if iteration == MIRRORED:
+        if tile.mirrors:
             controller.mirrored(index, ms)
             self._record(Event("mirror", index, iteration, ms, self._elapsed()))
             return
         quality = self._calibrated(encoded.quality)
-        controller.encoded(index, quality, max(beliefs.values(), default=0.0), ms)
+        upright = stands_upright(routing, beliefs, gates)
+        controller.encoded(index, quality, max(beliefs.values(), default=0.0), ms, upright)
         self._record(Event("encode", index, iteration, ms, self._elapsed(), quality))
         if iteration == 0:
             self._originals[index] = encoded
@@ -242,8 +256,8 @@ class Run:
         engine, controller = self._engine, self._controller
         session, tile, state = engine.session, engine.tile, controller.tiles[index]
         current, predicted, seen = self._current[index], self._predicted[index], self._seen[index]
-        mirrored, estimate = state.iteration == MIRRORED, self._estimates[index]
-        original = estimate if mirrored else self._originals[index]
+        view, estimate = state.iteration if state.mirrors else 0, self._estimates[index]
+        original = estimate if view else self._originals[index]
         if self._survey and self._tokens is None:
             self._tokens = mean_tokens(self._survey)
         if self._tokens is not None:
@@ -258,8 +272,9 @@ class Run:
             quality = self._calibrated(quality)
             if math.isnan(quality) or _broken(restored, start):
                 return current, math.nan
-            if mirrored:
-                restored, quality = mean_of(to_program(current, tile), predicted, mirror(restored), quality)
+            if view:
+                mean = to_program(current, tile), predicted, view
+                restored, quality = joined(*mean, mirror(restored, view), quality)
             return from_program(restored, current), quality
 
         before = self._elapsed()
@@ -342,11 +357,12 @@ def mean_tokens(survey: Sequence[tuple[float, Array]]) -> Array:
     return np.asarray(total / shares, np.float32)
 
 
-def mean_of(one: Array, quality: float, other: Array, others: float) -> tuple[Array, float]:
-    """Of two restorations, and the quality to expect of it."""
+def joined(one: Array, quality: float, count: int, other: Array, others: float) -> tuple[Array, float]:
+    """The mean of `count` restorations, of predicted `quality`, joined by an `other`, and the quality to expect of it."""
     other = np.clip(other, 0, 1)
     difference = float(np.square(one - other, dtype=np.float64).mean())
-    return (one + other) * np.float32(0.5), quality_of_mean(quality, others, difference)
+    mean = (np.float32(count) * one + other) / np.float32(count + 1)
+    return mean, quality_of_mean(quality, count, others, difference)
 
 
 def _broken(restored: Array, source: Array) -> bool:

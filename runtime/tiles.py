@@ -142,9 +142,12 @@ def from_program(planes: Array, like: Pixels) -> Pixels:
     return np.rint(np.clip(scaled, 0, peak, out=scaled), out=scaled).astype(like.dtype)
 
 
-def mirror(planes: Array) -> Array:
-    """A program's (1, 3, tile, tile) with left and right exchanged; JPEG's blocks stay on the GRID."""
-    return np.ascontiguousarray(planes[..., ::-1])
+def mirror(planes: Array, view: int) -> Array:
+    """A program's (1, 3, tile, tile) with left and right exchanged (view 1), upside down (2), or both (3).
+
+    Doing it again undoes it; JPEG's blocks stay on the GRID.
+    """
+    return np.ascontiguousarray(np.flip(planes, ((3,), (2,), (2, 3))[view - 1]))
 
 
 def blend(tiles: Sequence[Pixels], plan: TilePlan, region: Region | None = None) -> Pixels:

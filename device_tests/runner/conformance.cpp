@@ -30,7 +30,7 @@ Json play_estimate(const Json& given) {
 }
 
 Json play_mean(const Json& given) {
-  return {{"quality", quality_of_mean(given.at("one"), given.at("other"), given.at("difference"))}};
+  return {{"quality", quality_of_mean(given.at("one"), given.value("count", 1), given.at("other"), given.at("difference"))}};
 }
 
 Json play_controller(const Json& given) {
@@ -55,7 +55,7 @@ Json play_controller(const Json& given) {
       actions.push_back("encode" + tile);
       const auto& row = tiles.at(action.tile).at("encode").at(iteration);
       ms = row.at(2);
-      controller.encoded(action.tile, number(row.at(0)), row.at(1), ms);
+      controller.encoded(action.tile, number(row.at(0)), row.at(1), ms, tiles.at(action.tile).value("upright", false));
     } else if (action.kind == Kind::kMirror) {
       actions.push_back("mirror" + tile);
       ms = tiles.at(action.tile).at("encode").at(iteration).at(2);
@@ -92,7 +92,7 @@ Json play_routing(const Json& given) {
   logits = agreed_logits(routing, looks, logits);
   Json gates = Json::object();
   for (const auto& [name, gate] : route(routing, number(given.at("granularity")), logits)) gates[name] = gate;
-  Json results = {{"gates", gates}};
+  Json results = {{"gates", gates}, {"upright", stands_upright(routing, logits)}};
   constexpr const char* kSources[] = {"own", "look", "mean"};
   if (!looks.empty()) results["tokens"] = kSources[static_cast<int>(token_source(routing, looks.front()))];
   return results;

@@ -8,7 +8,7 @@
 
 namespace {
 
-// What is left to gain after a refine nobody has looked at yet, before and after the mirror image's.
+// What is left to gain after a refine nobody has looked at yet: after the first, and after the last view.
 constexpr double kUnseen = 0.25, kSettled = 0.025;
 // A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
 constexpr double kTolerance = 0.05;
@@ -18,8 +18,6 @@ std::optional<double> optional_of(const nlohmann::ordered_json& value) {
 }
 
 }  // namespace
-
-int looks_before(int iteration) { return std::max(1, iteration); }
 
 Policy policy_from(const nlohmann::ordered_json& values) {
   Policy policy;
@@ -74,7 +72,7 @@ void Controller::looked(double ms, bool survey) {
   for (std::size_t index = 0; index < kept; ++index) surveyed_.insert(index * count / kept);
 }
 
-void Controller::encoded(std::size_t index, double quality, double belief, double ms) {
+void Controller::encoded(std::size_t index, double quality, double belief, double ms, bool upright) {
   cost_.encode = cost_.encode.observe(ms);
   TileState& tile = tiles_[index];
   if (std::isnan(quality)) quality = 0.0;
@@ -85,6 +83,7 @@ void Controller::encoded(std::size_t index, double quality, double belief, doubl
   if (tile.iteration == 0) {
     tile.original = true;
     if (!tile.quality) {
+      tile.upright = upright;
       tile.quality = quality;
       if (enough(tile, quality)) finish(index, "quality");
     }
@@ -121,7 +120,9 @@ void Controller::refined(std::size_t index, double quality, double ms) {
     tile.best_iteration = tile.iteration;
     tile.quality = quality;
   }
-  tile.gain = (tile.iteration <= kMirrored ? kUnseen : kSettled) * tile.area * quality_to_mse(quality) * tile.belief * tile.belief;
+  // A mean of n views with errors of their own gains 1 / n (n + 1) by one more.
+  const double left = tile.mirrors() ? 2.0 * kUnseen / (tile.iteration * (tile.iteration + 1)) : kSettled;
+  tile.gain = left * tile.area * quality_to_mse(quality) * tile.belief * tile.belief;
   const bool forced = tile.iteration < policy_.min_iterations;
   if (kept && enough(tile, quality)) {
     finish(index, "quality");
@@ -204,13 +205,13 @@ std::optional<std::size_t> Controller::next(double elapsed_ms) const {
 Action Controller::step(std::size_t index) const {
   const TileState& tile = tiles_[index];
   if (look_is_due(tile)) return {Kind::kLook, 0};
-  if (!tile.estimate) return {tile.iteration == kMirrored ? Kind::kMirror : Kind::kEncode, index};
+  if (!tile.estimate) return {tile.mirrors() ? Kind::kMirror : Kind::kEncode, index};
   return {original_is_missing(tile) ? Kind::kRecall : Kind::kRefine, index};
 }
 
-bool Controller::original_is_missing(const TileState& tile) { return !tile.original && tile.iteration > kMirrored; }
+bool Controller::original_is_missing(const TileState& tile) { return !tile.original && tile.iteration > tile.views(); }
 
-bool Controller::look_is_due(const TileState& tile) const { return looks_ && rounds_looked_at_ < looks_before(tile.iteration); }
+bool Controller::look_is_due(const TileState& tile) const { return looks_ && rounds_looked_at_ < tile.looks(); }
 
 bool Controller::good_enough() const {
   if (!policy_.min_quality || quality() < *policy_.min_quality) return false;

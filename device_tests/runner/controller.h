@@ -1,6 +1,7 @@
 // Says what to do next with which tile, and why to stop; the same as burnish.runtime.controller, by docs/conformance.md.
 #pragma once
 
+#include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -25,10 +26,8 @@ Policy policy_from(const nlohmann::ordered_json& values);
 
 enum class Kind { kLook, kEncode, kMirror, kRecall, kRefine, kStop };
 
-// Iterations of a tile after which its mirror image is restored.
-constexpr int kMirrored = 1;
-// Looks at the whole picture that a tile with so many iterations goes by; its mirror image goes by the first one's.
-int looks_before(int iteration);
+// Mirror images that a tile is restored in: left and right exchanged, upside down, both.
+constexpr int kViews = 3;
 
 struct Action {
   Kind kind = Kind::kStop;
@@ -45,7 +44,15 @@ struct TileState {
   double gain = std::numeric_limits<double>::infinity();
   bool original = false;
   bool estimate = false;
+  bool upright = false;  // it is not to be turned upside down
   std::string done;
+
+  // Mirror images that it is restored in.
+  int views() const { return upright ? 1 : kViews; }
+  // Whether its next iteration restores one of them.
+  bool mirrors() const { return iteration >= 1 && iteration <= views(); }
+  // Looks at the whole picture that its next iteration goes by; all of its views go by the first one's.
+  int looks() const { return std::max(1, iteration - views() + 1); }
 };
 
 class Controller {
@@ -55,7 +62,7 @@ class Controller {
   Action choose(double elapsed_ms);
   // `survey`: tiles are to be encoded before the first is refined, as far as time and room allow.
   void looked(double ms, bool survey);
-  void encoded(std::size_t index, double quality, double belief, double ms);
+  void encoded(std::size_t index, double quality, double belief, double ms, bool upright);
   void mirrored(std::size_t index, double ms);
   void recalled(std::size_t index, double ms);
   void refined(std::size_t index, double quality, double ms);
@@ -81,7 +88,7 @@ class Controller {
   std::optional<std::size_t> next(double elapsed_ms) const;
   Action step(std::size_t index) const;
   bool look_is_due(const TileState& tile) const;
-  // Whether the next iteration wants features that were given up; that of the mirror image reads none of the original.
+  // Whether the next iteration wants features that were given up; that of a mirror image reads none of the original.
   static bool original_is_missing(const TileState& tile);
   bool good_enough() const;
   bool enough(const TileState& tile, double quality) const;

@@ -28,17 +28,17 @@ struct Mean {
   double quality;
 };
 
-// Of two restorations, and the quality to expect of it.
-Mean mean_of(Tensor one, double quality, const Tensor& other, double others) {
+// The mean of `count` restorations, of predicted `quality`, joined by an `other`, and the quality to expect of it.
+Mean joined(Tensor one, double quality, int count, const Tensor& other, double others) {
   double difference = 0.0;
   for (std::size_t i = 0; i < one.data.size(); ++i) {
     const float second = std::clamp(other.data[i], 0.0f, 1.0f);
     const double apart = one.data[i] - second;
     difference += apart * apart;
-    one.data[i] = (one.data[i] + second) / 2.0f;
+    one.data[i] = (static_cast<float>(count) * one.data[i] + second) / static_cast<float>(count + 1);
   }
   difference /= static_cast<double>(one.data.size());
-  return {std::move(one), quality_of_mean(quality, others, difference)};
+  return {std::move(one), quality_of_mean(quality, count, others, difference)};
 }
 
 // Mean of tiles' tokens by their shares of the picture.
@@ -127,11 +127,15 @@ class Run {
 
   // What a tile's next iteration starts from.
   Tensor source_of(std::size_t index) const {
-    if (mirrors(index)) return mirror(original_of(index));
+    if (const int view = view_of(index)) return mirror(original_of(index), view);
     return to_program(current_[index], task_.tile);
   }
 
-  bool mirrors(std::size_t index) const { return controller_.tiles()[index].iteration == kMirrored; }
+  // The mirror image that a tile's next iteration restores; 0 where it goes on from its current picture.
+  int view_of(std::size_t index) const {
+    const TileState& tile = controller_.tiles()[index];
+    return tile.mirrors() ? tile.iteration : 0;
+  }
 
   void encode(std::size_t index) {
     const double before = elapsed();
@@ -141,7 +145,7 @@ class Run {
     const TileState& tile = controller_.tiles()[index];
     if (controller_.surveys() && !tokens_ && !tile.quality) survey_.emplace_back(tile.area, said.tokens);
     const int iteration = controller_.tiles()[index].iteration;
-    const auto rounds = std::min<std::size_t>(looks_before(iteration), looks_.size());
+    const auto rounds = std::min<std::size_t>(tile.looks(), looks_.size());
     const std::vector<std::vector<double>> looks(looks_.begin(), looks_.begin() + rounds);
     const auto logits = agreed_logits(task_.routing, looks, said.logits);
     gates_[index] = route(task_.routing, said.granularity, logits);
@@ -153,7 +157,7 @@ class Run {
       strongest = std::max(strongest, beliefs_[index].back().second);
     }
     estimates_[index] = encoded;
-    if (mirrors(index)) {
+    if (tile.mirrors()) {
       controller_.mirrored(index, ms);
       record("mirror", index, iteration, ms, {});
       forget();
@@ -161,7 +165,7 @@ class Run {
     }
     if (iteration == 0) originals_[index] = encoded;
     const double quality = calibrated(said.quality);
-    controller_.encoded(index, quality, strongest, ms);
+    controller_.encoded(index, quality, strongest, ms, stands_upright(task_.routing, logits));
     record("encode", index, iteration, ms, quality);
     if (iteration == 0) {
       rounds_.started(index, quality, beliefs_[index]);
@@ -182,20 +186,20 @@ class Run {
   void refine(std::size_t index) {
     const double before = elapsed();
     const Tensor source = source_of(index);
-    const bool mirrored = mirrors(index);
+    const int view = view_of(index);
     Tensor weights{{1, static_cast<std::int64_t>(gates_[index].size() * task_.rank), 1, 1}, {}};
     for (const auto& [name, weight] : gates_[index]) {
       weights.data.insert(weights.data.end(), task_.rank, static_cast<float>(weight));
     }
-    const auto& original = mirrored ? estimates_[index] : originals_[index];
+    const auto& original = view ? estimates_[index] : originals_[index];
     const Encoded& estimate = estimates_[index]->get();
     if (!survey_.empty() && !tokens_) tokens_ = mean_tokens(survey_);
     const Refined refined = program_.refine(source, original->get(), estimate, tokens_ ? *tokens_ : estimate.tokens, weights);
     Tensor restored = copy_of(refined.restored);
     double quality = calibrated(broken(restored, source) ? std::nan("") : refined.quality);
     if (!std::isnan(quality)) {
-      if (mirrored) {
-        Mean mean = mean_of(to_program(current_[index], task_.tile), predicted_[index], mirror(restored), quality);
+      if (view) {
+        Mean mean = joined(to_program(current_[index], task_.tile), predicted_[index], view, mirror(restored, view), quality);
         restored = std::move(mean.picture);
         quality = mean.quality;
       }

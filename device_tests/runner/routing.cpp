@@ -82,6 +82,14 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<std:
   return logits;
 }
 
+bool stands_upright(const Routing& routing, const std::vector<double>& logits) {
+  const auto leaves = routing.leaves();
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    if (routing.whole.count(leaves[i]) > 0 && sigmoid(logits.at(i)) > 0.5) return true;
+  }
+  return false;
+}
+
 TokenSource token_source(const Routing& routing, const std::vector<double>& look) {
   const auto leaves = routing.leaves();
   const auto finds = [&](const std::set<std::string>& wanted) {

@@ -32,6 +32,9 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
 // the tile's own; none for a picture of one tile.
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
                                   const std::vector<double>& tile);
+// Whether a tile with these logits is not to be turned upside down: a leaf in `whole`, which light from above gives away, is
+// believed above 0.5. A runner knows no gates that a caller states.
+bool stands_upright(const Routing& routing, const std::vector<double>& logits);
 // Whose tokens a refine of a tile asks.
 enum class TokenSource { kOwn, kLook, kMean };
 

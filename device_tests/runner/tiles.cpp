@@ -164,10 +164,15 @@ Pixels from_program(const Tensor& planes, const Pixels& like) {
   return pixels;
 }
 
-Tensor mirror(const Tensor& planes) {
+Tensor mirror(const Tensor& planes, int view) {
   Tensor result = planes;
+  const auto reverse_every = [&result](std::ptrdiff_t length) {
+    for (auto at = result.data.begin(); at != result.data.end(); at += length) std::reverse(at, at + length);
+  };
   const auto width = static_cast<std::ptrdiff_t>(planes.shape.back());
-  for (auto row = result.data.begin(); row != result.data.end(); row += width) std::reverse(row, row + width);
+  // Reversing a whole plane turns both; reversing its lines then leaves it upside down.
+  if (view >= 2) reverse_every(width * static_cast<std::ptrdiff_t>(planes.shape[2]));
+  if (view <= 2) reverse_every(width);
   return result;
 }
 

@@ -31,8 +31,8 @@ Pixels crop(const Pixels& picture, const Region& region);
 Tensor to_program(const Pixels& pixels, int tile);
 // A program's picture at 8 bits, clipped and rounded, cut to the size of `like`.
 Pixels from_program(const Tensor& planes, const Pixels& like);
-// (1, 3, tile, tile) with left and right exchanged.
-Tensor mirror(const Tensor& planes);
+// (1, 3, tile, tile) with left and right exchanged (view 1), upside down (2), or both (3); doing it again undoes it.
+Tensor mirror(const Tensor& planes, int view);
 // The picture that tiles make together.
 Pixels blend(const std::vector<Pixels>& tiles, const TilePlan& plan);
 struct Size {

@@ -30,9 +30,10 @@ def tile(
     refine_ms: float | list[float] = 20,
     beliefs: list[float] | None = None,
     assessed: list[float | None] | None = None,
+    upright: bool = True,
 ) -> Case:
     """One tile's answers: what encode assesses before every iteration, and what refine predicts after it; after the first
-    encode says what refine said, unless `assessed` has something else.
+    encode says what refine said, unless `assessed` has something else. Whether it is to stay upright.
     """
     count = len(qualities)
     times = refine_ms if isinstance(refine_ms, list) else [refine_ms] * count
@@ -41,6 +42,7 @@ def tile(
     return {
         "encode": [[q, b, encode_ms] for q, b in zip(assessed, beliefs, strict=False)],
         "refine": [[q, ms] for q, ms in zip(qualities, times, strict=False)],
+        "upright": upright,
     }
 
 
@@ -150,6 +152,18 @@ def controller() -> dict[str, list[Case]]:
             {"min_iterations": 3, "max_iterations": 4},
             tile(0.4, [0.6, 0.3, 0.56, 0.7], assessed=[None, 0.2, 0.5]),
         ),
+        one("all views, then on from there", free | {"max_iterations": 6}, tile(0.4, RISING, upright=False)),
+        one(
+            "a view counts from what refine said",
+            {"max_iterations": 4},
+            tile(0.4, [0.5, 0.53, 0.52, 0.54], assessed=[0.3, 0.3, 0.3], upright=False),
+        ),
+        one(
+            "after the views a gain counts from what encode says",
+            {"max_iterations": 8},
+            tile(0.4, [0.5, 0.51, 0.52, 0.53, 0.54, 0.54], assessed=[0.9, 0.9, 0.9, 0.53, 0.545], upright=False),
+        ),
+        one("a broken view", {}, tile(0.4, [0.5, 0.51, None, 0.6], upright=False)),
         one("broken first step", {}, tile(0.4, [None, 0.6])),
         one("broken later step", {}, tile(0.4, [0.5, None, 0.6])),
         one("broken ends even forced iterations", {"min_iterations": 3}, tile(0.4, [0.5, None, 0.6])),
@@ -214,6 +228,8 @@ def controller() -> dict[str, list[Case]]:
         {"name": "as far apart as independent errors", "one": 0.5, "other": 0.5, "difference": 0.002},
         {"name": "further apart than that", "one": 0.5, "other": 0.45, "difference": 0.1},
         {"name": "the ends of the scale", "one": 0.0, "other": 1.0, "difference": 0.01},
+        {"name": "a third joins", "one": 0.52, "count": 2, "other": 0.5, "difference": 0.001},
+        {"name": "a fourth joins, far apart", "one": 0.53, "count": 3, "other": 0.45, "difference": 0.1},
     ]
     return {"estimates": estimates, "means": means, "cases": cases}
 
@@ -377,6 +393,11 @@ def tiles() -> dict[str, list[Case]]:
 
     looking = {"looks": True, "look_ms": 12}
     surveying = looking | {"survey": True}
+    turned = [
+        tile(0.6, [0.7, 0.71, 0.712, 0.713, 0.714], beliefs=[0.3, 0.1, 0.1, 0.1, 0.1], upright=False),
+        tile(0.3, [0.5, 0.52, 0.53, 0.535, 0.54], beliefs=[0.9, 0.4, 0.2, 0.1, 0.1], upright=False),
+        tile(0.3, [0.4, 0.45, 0.47, 0.48, 0.49], beliefs=[0.9, 0.8, 0.6, 0.5, 0.5]),
+    ]
     fifth, five = [0.2] * 5, [*mixed, *alike[:2]]
     slow = [tile(0.3, fair, encode_ms=20) for _ in range(3)]
     forced = {"min_iterations": 2, "max_iterations": 2}
@@ -408,6 +429,16 @@ def tiles() -> dict[str, list[Case]]:
         order("a survey whatever the budget", forced | {"budget_ms": 0}, alike, **surveying),
         order("a survey finds tiles that are good", {"min_quality": 0.6, "max_iterations": 1}, mixed, **surveying),
         order("no iterations allowed, no survey", {"max_iterations": 0}, mixed, **surveying),
+        order("views in the order of their gains", {"max_iterations": 4}, turned, **looking),
+        order(
+            "after the views a second look",
+            {"max_iterations": 5, "min_gain": -1.0},
+            turned[:2],
+            areas=[0.4, 0.6],
+            **looking,
+        ),
+        order("views want no room", {"max_iterations": 4}, turned, keep=1),
+        order("after the views the original is encoded again", {"max_iterations": 5, "min_gain": -1.0}, turned, keep=1),
         order("room for one tile's features", {"max_iterations": 3}, mixed, keep=1),
         order("room for three tiles' features", {"max_iterations": 3}, mixed, keep=3),
         order("no room costs the mirror images nothing", {"budget_ms": 175, "min_gain": -1.0}, alike, keep=1),

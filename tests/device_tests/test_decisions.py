@@ -18,7 +18,7 @@ def flat(*levels: float, height: int = 64, width: int = 64) -> tuple[np.ndarray,
 
 def consistent(*qualities: float) -> Qualities:
     """Encode says of a picture what refine said of it."""
-    return Qualities(qualities[:-1], qualities[1:])
+    return Qualities(qualities[:-1], qualities[1:], upright=True)
 
 
 @pytest.mark.parametrize(

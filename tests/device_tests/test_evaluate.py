@@ -49,7 +49,8 @@ def test_a_program_that_darkens_is_caught(evaluate: Evaluator, student: Student)
     assert row.student is not None
     assert row.student.bias == pytest.approx(-2.0, abs=0.5)  # black stays black
     drift = next(d for d in measured.drifts if d.condition == "noise-25")
-    # The mirror image's result is as dark as the first one, and so is the mean; from there on it adds up.
+    # The mirror image's result is as dark as the first one, and so is the mean; from there on it adds up: this student,
+    # untrained, sees haze everywhere and keeps tiles upright.
     assert drift.rms[1] == pytest.approx(drift.rms[0], rel=0.05)
     assert drift.rms[2] > 1.5 * drift.rms[1]
 
@@ -62,7 +63,9 @@ def test_one_tile_goes_the_way_it_goes_in_the_runtime(bundle_path: Path, photo: 
     tile = np.round(photo[100 : 100 + side, 180 : 180 + side] * 255).astype(np.float32) / 255
     runtime = run_restorer(Restorer(bundle, program, backend, session), tile, 3)
     alone = run_session(session, bundle.manifest.routing, bundle.manifest.student.rank, tile, 3)
-    np.testing.assert_allclose(alone.qualities, runtime.qualities, atol=1e-6)
+    (mine,), (theirs,) = alone.qualities, runtime.qualities
+    np.testing.assert_allclose(mine[:2], theirs[:2], atol=1e-6)
+    assert mine.upright == theirs.upright
     ours, theirs = ([list(gates.values()) for gates in run.gates] for run in (alone, runtime))
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
     np.testing.assert_array_equal(alone.pictures, runtime.pictures)

@@ -32,7 +32,7 @@ from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-QUALITIES = Qualities(assessed=(0.3, 0.5), predicted=(0.5, 0.6))
+QUALITIES = Qualities(assessed=(0.3, 0.5), predicted=(0.5, 0.6), upright=True)
 
 
 @pytest.fixture(scope="module")

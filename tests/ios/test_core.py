@@ -105,7 +105,8 @@ CASES = {
     "four tiles": (290, 310, Policy(max_iterations=2, min_gain=-1), 1_000_000, 0),
     "four tiles in haze": (290, 310, Policy(max_iterations=2, min_gain=-1), 1_000_000, 0),
     "four tiles in low light": (290, 310, Policy(max_iterations=2, min_gain=-1), 1_000_000, 5),
-    "little memory": (290, 310, Policy(max_iterations=3, min_iterations=3), 1, 25),
+    "all views": (250, 272, Policy(min_iterations=4, rollback=False), 1_000_000, 15),
+    "little memory": (290, 310, Policy(max_iterations=5, min_iterations=5), 1, 25),
     "no roll-back": (280, 260, Policy(max_iterations=2, min_iterations=2, rollback=False), 1_000_000, 50),
 }
 
@@ -133,6 +134,8 @@ def test_a_restoration_takes_the_same_decisions_and_gives_the_same_bytes(
     assert (expected.steps[1].degradations["haze"] > 0.5) == ("haze" in case)
     # Where they take the mean of theirs: all are encoded before the first is refined.
     assert ([event.ran for event in expected.trace[1:3]] == ["encode", "encode"]) == ("low light" in case)
+    if case == "all views":
+        assert [event.iteration for event in expected.trace if event.ran == "mirror"] == [1, 2, 3]
 
     home = tmp_path / "home"
     (home / "job" / "out").mkdir(parents=True)

@@ -11,7 +11,7 @@ from burnish.runtime.controller import Controller, Kind, Policy
 from burnish.runtime.cost import CostModel, Estimate
 from burnish.runtime.errors import InputError
 from burnish.runtime.quality import quality_of_mean
-from burnish.runtime.routing import Routing, agreed_logits, given_gates, route, token_source
+from burnish.runtime.routing import Routing, agreed_logits, given_gates, route, sigmoid, stands_upright, token_source
 from burnish.runtime.tiles import plan_tiles, small_size
 
 FOLDER = Path(__file__).parents[1] / "conformance"
@@ -37,8 +37,8 @@ def play_estimate(case: Case) -> Case:
 
 
 def play_mean(case: Case) -> Case:
-    """Predicted quality of the mean of two restorations."""
-    return {"quality": quality_of_mean(case["one"], case["other"], case["difference"])}
+    """Predicted quality when a restoration joins a mean."""
+    return {"quality": quality_of_mean(case["one"], case.get("count", 1), case["other"], case["difference"])}
 
 
 def play_controller(case: Case) -> Case:
@@ -61,7 +61,7 @@ def play_controller(case: Case) -> Case:
             controller.looked(ms, case.get("survey", False) and controller.rounds_looked_at == 0)
         elif action.kind is Kind.ENCODE:
             quality, belief, ms = tiles[index]["encode"][iteration]
-            controller.encoded(index, number(quality), belief, ms)
+            controller.encoded(index, number(quality), belief, ms, tiles[index].get("upright", False))
         elif action.kind is Kind.MIRROR:
             ms = tiles[index]["encode"][iteration][2]
             controller.mirrored(index, ms)
@@ -86,7 +86,9 @@ def play_controller(case: Case) -> Case:
 
 
 def play_routing(case: Case) -> Case:
-    """Gates of an assessment, or those a caller gave, `error` where they are refused; whose tokens tiles take."""
+    """Gates of an assessment, or those a caller gave, `error` where they are refused; whether a tile stays upright
+    and, where there is a look, whose tokens tiles take.
+    """
     routing = Routing(**case["routing"])
     if "given" in case:
         try:
@@ -95,8 +97,10 @@ def play_routing(case: Case) -> Case:
             return {"error": True}
     logits = [number(z) for z in case["logits"]]
     looks = [[number(z) for z in look] for look in case.get("looks", [])]
-    gates = route(routing, number(case["granularity"]), agreed_logits(routing, looks, logits))
-    return {"gates": gates} | ({"tokens": token_source(routing, looks[0]).value} if looks else {})
+    logits = agreed_logits(routing, looks, logits)
+    gates = route(routing, number(case["granularity"]), logits)
+    upright = stands_upright(routing, dict(zip(routing.leaves, map(sigmoid, logits), strict=True)), gates)
+    return {"gates": gates, "upright": upright} | ({"tokens": token_source(routing, looks[0]).value} if looks else {})
 
 
 def play_plan(case: Case) -> Case:

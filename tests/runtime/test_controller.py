@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 import pytest
-from burnish.runtime.controller import MIRRORED, TOLERANCE, Action, Controller, Kind, Policy, Stop
+from burnish.runtime.controller import TOLERANCE, Action, Controller, Kind, Policy, Stop
 from burnish.runtime.cost import CostModel, Estimate
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +34,7 @@ class World:
     qualities: list[list[float]]
     encode_ms: list[float]
     refine_ms: list[float]
+    upright: list[bool]
 
 
 @st.composite
@@ -46,6 +47,7 @@ def worlds(draw: st.DrawFn, tiles: int | None = None, steady: bool = False) -> W
         draw(st.lists(st.lists(quality, min_size=7, max_size=7), min_size=count, max_size=count)),
         draw(times),
         draw(times),
+        draw(st.lists(st.booleans(), min_size=count, max_size=count)),
     )
 
 
@@ -68,16 +70,16 @@ def play(policy: Policy, world: World, cost: CostModel, keep: int = 100, survey:
         elif action.kind is Kind.RECALL:
             controller.recalled(action.tile, took)
         elif action.kind is Kind.MIRROR:
-            assert tile.iteration == MIRRORED
+            assert tile.mirrors
             controller.mirrored(action.tile, took)
         elif action.kind is Kind.ENCODE:
             assessed = ([world.starts[action.tile], *world.qualities[action.tile]])[tile.iteration]
             if not played.seen[action.tile]:
                 played.seen[action.tile].append(assessed)
-            controller.encoded(action.tile, assessed, world.beliefs[action.tile], took)
+            controller.encoded(action.tile, assessed, world.beliefs[action.tile], took, world.upright[action.tile])
         else:
             assert tile.estimate, "refined without its estimate's features"
-            assert tile.original or tile.iteration == MIRRORED, "refined without its original's features"
+            assert tile.original or tile.mirrors, "refined without its original's features"
             predicted_quality = world.qualities[action.tile][tile.iteration]
             played.seen[action.tile].append(predicted_quality)
             controller.refined(action.tile, predicted_quality, took)

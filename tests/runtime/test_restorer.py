@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from burnish.runtime import BackendError, InputError, Restorer, Stop
+from burnish.runtime import BackendError, InputError, Restoration, Restorer, Stop
 from burnish.runtime.backends import Encoded
 from burnish.runtime.cost import CostModel, Estimate
 from burnish.runtime.tiles import Array, plan_tiles
@@ -151,20 +151,30 @@ def test_tiles_go_by_the_mean_of_their_tokens_where_the_look_finds_low_light(
     assert all(any(asked is e.tokens for e in tokens.encoded) for asked in tokens.asked)
 
 
-def test_after_two_iterations_left_and_right_are_alike(restorer: Restorer, pixels: NDArray[np.uint8]) -> None:
-    side = restorer.bundle.manifest.tile
+def test_a_picture_and_its_mirror_images_become_alike(
+    restorer: Restorer, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left and right after two iterations, all that are upside down after four where no leaf keeps them upright."""
+    engine, side = restorer._engine, restorer.bundle.manifest.tile
     picture = np.ascontiguousarray(pixels[:side, :side])
-    wanted = dict(max_iterations=2, min_iterations=2, rollback=False, keep_steps=True)
-    straight, turned = (restorer.restore(p, **wanted) for p in (picture, np.ascontiguousarray(picture[:, ::-1])))
-    apart = [
-        np.abs(one - other[:, ::-1]).max() * 255
-        for one, other in zip(straight.steps_rgb, turned.steps_rgb, strict=True)
-    ]
-    assert apart[1] > 2
-    # The first of the two is rounded to 8 bits before the mean.
-    assert apart[2] < 1.01
-    assert straight.quality == pytest.approx(turned.quality, abs=1e-3)
-    assert straight.quality >= (straight.steps[1].quality + turned.steps[1].quality) / 2 - 1e-2
+    wanted = dict(max_iterations=4, min_iterations=4, rollback=False, keep_steps=True)
+
+    def restored(axes: tuple[int, ...], whole: tuple[str, ...]) -> Restoration:
+        monkeypatch.setattr(engine, "routing", engine.routing.model_copy(update={"whole": whole}))
+        return restorer.restore(np.ascontiguousarray(np.flip(picture, axes)), **wanted)
+
+    straight = restored((), ())
+    for axes, alike in (((1,), (2, 4)), ((0,), (4,)), ((0, 1), (4,))):
+        turned = restored(axes, ())
+        for iteration in range(1, 5):
+            difference = straight.steps_rgb[iteration] - np.flip(turned.steps_rgb[iteration], axes)
+            # Means are rounded to 8 bits on the way.
+            assert (np.abs(difference).max() * 255 < 2.01) == (iteration in alike), (axes, iteration)
+        assert straight.quality == pytest.approx(turned.quality, abs=2e-3)
+    assert straight.quality >= straight.steps[1].quality - 1e-2
+    assert [event.ran for event in straight.trace] == ["encode", "refine", *["mirror", "refine"] * 3]
+    upright = restored((), tuple(engine.routing.leaves))
+    assert [event.ran for event in upright.trace][:6] == ["encode", "refine", "mirror", "refine", "encode", "refine"]
 
 
 def test_steps_keep_the_picture_after_every_round(restorer: Restorer, pixels: NDArray[np.uint8]) -> None:

@@ -9,7 +9,7 @@ public enum Action: Equatable, Sendable {
   case look
   /// Encode a tile's current picture.
   case encode(Int)
-  /// Encode the mirror image of a tile's original.
+  /// Encode a mirror image of a tile's original: as many as the tile had iterations, see `Controller.views`.
   case mirror(Int)
   /// Encode a tile's original again: its features were given up for room.
   case recall(Int)
@@ -32,24 +32,36 @@ public struct TileState: Equatable, Sendable {
   var gain = Double.infinity
   var original = false
   var estimate = false
+  /// It is not to be turned upside down.
+  var upright = false
 
   init(area: Double) { self.area = area }
+
+  /// Mirror images that it is restored in.
+  var views: Int { upright ? 1 : Controller.views }
+
+  /// Whether its next iteration restores one of them.
+  var mirrors: Bool { iteration >= 1 && iteration <= views }
+
+  /// Looks at the whole picture that its next iteration goes by; all of its views go by the first one's.
+  var looks: Int { max(1, iteration - views + 1) }
 }
 
 /// One restoration's decisions: a pure state machine, without clock, model, or input and output.
 ///
 /// It is told what a step cost, what the assessment was and how much time has passed. The second iteration restores the mirror
-/// image of the picture as it came and takes the mean with the first; later ones go on from there. Its rules are in docs/conformance.md;
-/// tests/conformance holds the cases that Python, Kotlin and Swift share.
+/// image of the picture as it came, the third and fourth the two that are upside down, where that is allowed, and each joins the
+/// mean of those before; later ones go on from there. Its rules are in docs/conformance.md; tests/conformance holds the cases
+/// that Python, Kotlin and Swift share.
 public struct Controller: Sendable {
   /// What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
   static let unseen = 0.25
-  /// The same after the mirror image.
+  /// The same after the last view.
   static let settled = 0.025
   /// A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
   static let tolerance = 0.05
-  /// Iterations of a tile after which its mirror image is restored.
-  static let mirrored = 1
+  /// Mirror images that a tile is restored in: left and right exchanged, upside down, both.
+  static let views = 3
 
   public let policy: Policy
   public private(set) var cost: CostModel
@@ -100,8 +112,9 @@ public struct Controller: Sendable {
     if survey && kept > 1 && hasTimeForAll { surveyed = Set((0..<kept).map { $0 * tiles.count / kept }) }
   }
 
-  /// A tile's current picture was encoded: its assessed quality, and its largest degradation belief in [0, 1].
-  public mutating func encoded(_ index: Int, quality: Double, belief: Double, ms: Double) {
+  /// A tile's current picture was encoded: its assessed quality, its largest degradation belief in [0, 1], and, of the picture
+  /// as it came, whether it is to stay upright.
+  public mutating func encoded(_ index: Int, quality: Double, belief: Double, ms: Double, upright: Bool = false) {
     cost.encode.observe(ms)
     let quality = quality.isNaN ? 0 : quality
     tiles[index].belief = belief
@@ -111,6 +124,7 @@ public struct Controller: Sendable {
     if tiles[index].iteration == 0 {
       tiles[index].original = true
       if tiles[index].quality == nil {
+        tiles[index].upright = upright
         keep(index, quality)
         if enough(tiles[index], quality) { finish(index, .quality) }
       }
@@ -118,10 +132,7 @@ public struct Controller: Sendable {
     makeRoom(working: index)
   }
 
-  /// Looks at the whole picture that a tile with so many iterations goes by; its mirror image goes by the first one's.
-  static func looksBefore(_ iteration: Int) -> Int { max(1, iteration) }
-
-  /// The mirror image of a tile's original was encoded, which says nothing of the kept picture.
+  /// A mirror image of a tile's original was encoded, which says nothing of the kept picture.
   public mutating func mirrored(_ index: Int, ms: Double) {
     cost.encode.observe(ms)
     tiles[index].estimate = true
@@ -148,7 +159,8 @@ public struct Controller: Sendable {
     let (gained, kept) = (quality - tiles[index].assessed, keeps(index, quality: quality))
     if kept { keep(index, quality) }
     let tile = tiles[index]
-    let left = tile.iteration <= Self.mirrored ? Self.unseen : Self.settled
+    // A mean of n views with errors of their own gains 1 / n (n + 1) by one more.
+    let left = tile.mirrors ? 2 * Self.unseen / Double(tile.iteration * (tile.iteration + 1)) : Self.settled
     tiles[index].gain = left * tile.area * Quality.error(quality) * (tile.belief * tile.belief)
     let forced = tile.iteration < policy.minIterations
     if kept && enough(tile, quality) {
@@ -239,14 +251,14 @@ public struct Controller: Sendable {
   private func step(_ index: Int) -> Action {
     let tile = tiles[index]
     if lookIsDue(tile) { return .look }
-    if !tile.estimate { return tile.iteration == Self.mirrored ? .mirror(index) : .encode(index) }
+    if !tile.estimate { return tile.mirrors ? .mirror(index) : .encode(index) }
     return originalIsMissing(tile) ? .recall(index) : .refine(index)
   }
 
-  /// Whether the next iteration wants features that were given up; that of the mirror image reads none of the original.
-  private func originalIsMissing(_ tile: TileState) -> Bool { !tile.original && tile.iteration > Self.mirrored }
+  /// Whether the next iteration wants features that were given up; that of a mirror image reads none of the original.
+  private func originalIsMissing(_ tile: TileState) -> Bool { !tile.original && tile.iteration > tile.views }
 
-  private func lookIsDue(_ tile: TileState) -> Bool { looks && roundsLookedAt < Self.looksBefore(tile.iteration) }
+  private func lookIsDue(_ tile: TileState) -> Bool { looks && roundsLookedAt < tile.looks }
 
   /// Whether the whole picture has the wanted quality, and every tile its least iterations.
   private var goodEnough: Bool {

@@ -48,22 +48,22 @@ public final class Planes: @unchecked Sendable {
     }
   }
 
-  /// With left and right exchanged.
-  public var mirrored: Planes {
+  /// With left and right exchanged (view 1), upside down (2), or both (3). Doing it again undoes it.
+  public func mirrored(view: Int) -> Planes {
     let result = Planes(side: side)
     for channel in 0..<3 {
       for y in 0..<side {
-        let from = floats + channel * planeStride + y * rowStride
+        let from = floats + channel * planeStride + (view == 1 ? y : side - 1 - y) * rowStride
         let to = result.floats + channel * result.planeStride + y * result.rowStride
-        for x in 0..<side { to[x] = from[side - 1 - x] }
+        for x in 0..<side { to[x] = from[view == 2 ? x : side - 1 - x] }
       }
     }
     return result
   }
 
-  /// The mean with another restoration of the same tile, which is clipped first, and their mean squared difference.
-  public func mean(with other: Planes) -> (planes: Planes, difference: Double) {
-    let result = Planes(side: side)
+  /// The mean of `count` restorations of a tile, joined by an `other`, which is clipped first, and their mean squared difference.
+  public func mean(of count: Int, joinedBy other: Planes) -> (planes: Planes, difference: Double) {
+    let (result, count) = (Planes(side: side), Float(count))
     var sum = 0.0
     for channel in 0..<3 {
       for y in 0..<side {
@@ -74,7 +74,7 @@ public final class Planes: @unchecked Sendable {
           let clipped = min(1, max(0, second[x]))
           let apart = Double(first[x] - clipped)
           sum += apart * apart
-          to[x] = (first[x] + clipped) / 2
+          to[x] = (count * first[x] + clipped) / (count + 1)
         }
       }
     }

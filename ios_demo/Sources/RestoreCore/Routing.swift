@@ -118,6 +118,13 @@ public struct Routing: Equatable, Sendable {
     return likely.contains(where: meanTokens.contains) ? .mean : .own
   }
 
+  /// Whether a tile is not to be turned upside down: a leaf in `whole`, which light from above gives away, is believed above 0.5,
+  /// or its gate, which a caller may have stated, is open as far.
+  public func standsUpright(degradations: [Gate], gates: [Gate]) -> Bool {
+    let judged = Set(leaves).intersection(whole)
+    return (degradations + gates).contains { judged.contains($0.expert) && $0.weight > 0.5 }
+  }
+
   /// Gates a caller states himself: expert → weight in [0, 1]; the others are 0. Throws `RestoreError.input`.
   public func gates(given: [String: Double]) throws -> [Gate] {
     for (name, weight) in given {

@@ -130,10 +130,11 @@ actor Run {
     let (encoded, planes, ms) = try await encoded(index, current[index])
     let tile = controller.tiles[index]
     if controller.surveys && tokens == nil && tile.quality == nil { survey.append((tile.area, encoded.tokens)) }
-    let (iteration, beliefs) = (tile.iteration, see(index, encoded, planes))
+    let (iteration, seen) = (tile.iteration, see(index, encoded, planes))
     if iteration == 0 { originals[index] = encoded }
-    let quality = calibrated(encoded.quality)
-    controller.encoded(index, quality: quality, belief: beliefs.map(\.weight).max() ?? 0, ms: ms)
+    let (quality, beliefs) = (calibrated(encoded.quality), seen.degradations)
+    let upright = engine.settings.routing.standsUpright(degradations: beliefs, gates: seen.gates)
+    controller.encoded(index, quality: quality, belief: beliefs.map(\.weight).max() ?? 0, ms: ms, upright: upright)
     record(.encode, index, iteration, ms, quality)
     if iteration == 0 {
       rounds.started(index, quality: quality, degradations: beliefs)
@@ -143,23 +144,25 @@ actor Run {
   }
 
   private func mirror(_ index: Int) async throws {
-    let (encoded, planes, ms) = try await encoded(index, original(index), mirrored: true)
+    let view = controller.tiles[index].iteration
+    let (encoded, planes, ms) = try await encoded(index, original(index), view: view)
     _ = see(index, encoded, planes)
     controller.mirrored(index, ms: ms)
-    record(.mirror, index, Controller.mirrored, ms)
+    record(.mirror, index, view, ms)
     forget()
   }
 
   /// Routes a tile by what was said of it.
-  private func see(_ index: Int, _ encoded: Encoded, _ planes: Planes) -> [Gate] {
-    let (routing, looked) = (engine.settings.routing, Controller.looksBefore(controller.tiles[index].iteration))
-    let logits = routing.agreedLogits(looks: Array(looks.prefix(looked)), tile: encoded.logits)
+  private func see(_ index: Int, _ encoded: Encoded, _ planes: Planes) -> Seen {
+    let (routing, looked) = (engine.settings.routing, Array(looks.prefix(controller.tiles[index].looks)))
+    let logits = routing.agreedLogits(looks: looked, tile: encoded.logits)
     let gates = fixed ?? routing.gates(granularity: encoded.granularity, logits: logits)
     let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
-    seen[index] = Seen(gates: gates, degradations: beliefs)
+    let seen = Seen(gates: gates, degradations: beliefs)
+    self.seen[index] = seen
     estimates[index] = encoded
     self.planes = (index, planes)
-    return beliefs
+    return seen
   }
 
   private func original(_ index: Int) -> Pixels { picture.crop(plan.region(index)) }
@@ -172,10 +175,10 @@ actor Run {
     forget()
   }
 
-  private func encoded(_ index: Int, _ pixels: Pixels, mirrored: Bool = false) async throws -> (Encoded, Planes, ms: Double) {
+  private func encoded(_ index: Int, _ pixels: Pixels, view: Int = 0) async throws -> (Encoded, Planes, ms: Double) {
     let (tile, before) = (engine.settings.tile, elapsed)
     let (encoded, planes) = try await call(index, \.encode) { session in
-      let planes = mirrored ? Planes(pixels, side: tile).mirrored : Planes(pixels, side: tile)
+      let planes = Self.source(pixels, side: tile, view: view)
       return (try await session.encode(planes), planes)
     }
     try check(encoded)
@@ -184,25 +187,26 @@ actor Run {
 
   private func refine(_ index: Int) async throws -> Update {
     let (tile, before, pixels, expected) = (engine.settings.tile, elapsed, current[index], predicted[index])
-    let mirrored = controller.tiles[index].iteration == Controller.mirrored
-    guard let seen = seen[index], let estimate = estimates[index], let evidence = mirrored ? estimate : originals[index] else {
+    let view = controller.tiles[index].mirrors ? controller.tiles[index].iteration : 0
+    guard let seen = seen[index], let estimate = estimates[index], let evidence = view > 0 ? estimate : originals[index] else {
       preconditionFailure("the controller refines tiles that were encoded")
     }
-    let came = mirrored ? original(index) : pixels
+    let came = view > 0 ? original(index) : pixels
     if tokens == nil && !survey.isEmpty { tokens = Self.meanTokens(survey) }
     let (asked, calibration) = (tokens ?? estimate.tokens, engine.settings.calibration)
     let ready = planes?.tile == index ? planes?.planes : nil
     let gates = Routing.tensor(seen.gates, rank: engine.settings.rank)
     let (restored, quality) = try await call(index, \.refine) { session -> (Pixels?, Double) in
-      let source = ready ?? (mirrored ? Planes(came, side: tile).mirrored : Planes(came, side: tile))
+      let source = ready ?? Self.source(came, side: tile, view: view)
       let refined = try await session.refine(
         source, original: evidence, estimate: estimate, tokens: asked, gates: gates)
       // A program that predicts no number is as broken as one that gives no picture.
       if refined.quality.isNaN || Self.broken(refined.restored, source) { return (nil, .nan) }
       var (planes, quality) = (refined.restored, calibration.apply(refined.quality))
-      if mirrored {
-        let mean = Planes(pixels, side: tile).mean(with: planes.mirrored)
-        (planes, quality) = (mean.planes, Quality.ofMean(expected, quality, difference: mean.difference))
+      if view > 0 {
+        let mean = Planes(pixels, side: tile).mean(of: view, joinedBy: planes.mirrored(view: view))
+        quality = Quality.ofMean(expected, count: view, joinedBy: quality, difference: mean.difference)
+        planes = mean.planes
       }
       return (planes.pixels(height: pixels.height, width: pixels.width), quality)
     }
@@ -265,6 +269,12 @@ actor Run {
   private func forget() {
     originals = originals.filter { controller.tiles[$0.key].original }
     estimates = estimates.filter { controller.tiles[$0.key].estimate }
+  }
+
+  /// What an iteration of a tile starts from, as the program takes it; `view` is 0 where that is no mirror image.
+  private static func source(_ pixels: Pixels, side: Int, view: Int) -> Planes {
+    let planes = Planes(pixels, side: side)
+    return view > 0 ? planes.mirrored(view: view) : planes
   }
 
   /// Mean of tiles' tokens by their shares of the picture.

@@ -57,7 +57,9 @@ struct ConformanceTests {
   @Test(arguments: means)
   func mean(_ given: Case) throws {
     func number(_ key: String) throws -> Double { try #require(given.json[key]?.asDouble) }
-    let quality = Quality.ofMean(try number("one"), try number("other"), difference: try number("difference"))
+    let quality = Quality.ofMean(
+      try number("one"), count: given.json["count"]?.asInt ?? 1, joinedBy: try number("other"),
+      difference: try number("difference"))
     expect(given, .object([("quality", .number(quality))]))
   }
 
@@ -85,6 +87,8 @@ struct ConformanceTests {
         more = [("tokens", .string(routing.tokenSource(first).rawValue))]
       }
       gates = routing.gates(granularity: given.json["granularity"]?.asDouble ?? .nan, logits: logits)
+      let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
+      more.append(("upright", .bool(routing.standsUpright(degradations: beliefs, gates: gates))))
     }
     expect(given, .object([("gates", .object(gates.map { ($0.expert, .number($0.weight)) }))] + more))
   }
@@ -156,7 +160,8 @@ struct ConformanceTests {
         actions.append("encode \(tile)")
         let said = try row(tile, "encode", controller.tiles[tile].iteration)
         ms = said[2]
-        controller.encoded(tile, quality: said[0], belief: said[1], ms: ms)
+        let upright = tiles[tile]["upright"]?.asBool ?? false
+        controller.encoded(tile, quality: said[0], belief: said[1], ms: ms, upright: upright)
       case .mirror(let tile):
         actions.append("mirror \(tile)")
         ms = try row(tile, "encode", controller.tiles[tile].iteration)[2]

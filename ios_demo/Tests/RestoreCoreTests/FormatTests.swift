@@ -54,13 +54,16 @@ struct FormatTests {
     }
   }
 
-  @Test func theMeanWithAMirrorImage() throws {
+  @Test func theMeanThatAMirrorImageJoins() throws {
     let values: [Float] = (0..<12).map { Float($0) / 16 }
     let planes = try Planes(values: values, side: 2)
-    #expect(planes.mirrored.values == [1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10].map { Float($0) / 16 })
-    #expect(planes.mirrored.mirrored.values == values)
-    let mean = planes.mean(with: try Planes(values: values.map { $0 + 0.5 }, side: 2))
-    #expect(mean.planes.values == values.map { ($0 + min(1, $0 + 0.5)) / 2 })
+    for (view, order) in [(1, [1, 0, 3, 2]), (2, [2, 3, 0, 1]), (3, [3, 2, 1, 0])] {
+      let mirrored = planes.mirrored(view: view)
+      #expect(mirrored.values == [0, 4, 8].flatMap { channel in order.map { values[channel + $0] } })
+      #expect(mirrored.mirrored(view: view).values == values)
+    }
+    let mean = planes.mean(of: 2, joinedBy: try Planes(values: values.map { $0 + 0.5 }, side: 2))
+    #expect(mean.planes.values == values.map { (2 * $0 + min(1, $0 + 0.5)) / 3 })
     let apart = values.map { Double(min(1, $0 + 0.5) - $0) }
     #expect(abs(mean.difference - apart.map { $0 * $0 }.reduce(0, +) / 12) < 1e-12)
   }

@@ -22,6 +22,20 @@ struct RestorerTests {
     #expect(worst <= 1)
   }
 
+  @Test func aTileIsTurnedUpsideDownWhereThereIsNoHazeOrLowLight() async throws {
+    var policy = Policy()
+    policy.minIterations = 4
+    let cases: [(lowLight: Double, stated: [String: Double]?, mirrors: Int)] = [
+      (-4, nil, 3), (2, nil, 1), (-4, ["haze": 0.6], 1), (-4, ["rain": 1], 3),
+    ]
+    for (lowLight, stated, mirrors) in cases {
+      let made = try await restorer(Grey(logits: [2, -4, -4, lowLight, -4, -4, -4]))
+      let result = try await made.restore(picture(64, 64), policy: policy, degradations: stated).finish()
+      #expect(result.trace.filter { $0.ran == .mirror }.map(\.iteration) == Array(1...mirrors))
+      #expect(result.steps.map(\.iteration) == [0, 1, 2, 3, 4])
+    }
+  }
+
   @Test func tilesAreRefinedInTurnAndThePictureIsWholeAfterEveryUpdate() async throws {
     var policy = Policy()
     policy.maxIterations = 1
@@ -129,8 +143,9 @@ struct RestorerTests {
   }
 
   @Test func featuresBeyondTheMemoryAreEncodedAgain() async throws {
+    // The mirror images, of which there are three, want no evidence.
     var policy = Policy()
-    policy.minGain = -1
+    (policy.maxIterations, policy.minGain) = (5, -1)
     let result = try await restorer(Grey(), featureMemory: 1).restore(picture(64, 200), policy: policy).finish()
     #expect(result.trace.contains { $0.ran == .recall })
   }

@@ -6,17 +6,14 @@ import kotlin.math.max
 // What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
 private const val UNSEEN = 0.25
 
-// The same after the mirror image.
+// The same after the last view: going on brings a tenth of what the first mirror image did.
 private const val SETTLED = 0.025
 
 // A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
 private const val TOLERANCE = 0.05
 
-// Iterations of a tile after which its mirror image is restored.
-internal const val MIRRORED = 1
-
-/** Looks at the whole picture that a tile with so many iterations goes by; its mirror image goes by the first one's. */
-internal fun looksBefore(iteration: Int): Int = max(1, iteration)
+// Mirror images that a tile is restored in: left and right exchanged, upside down, both.
+private const val VIEWS = 3
 
 /** What to do next; everything but [Stop] is one call of the program. */
 sealed interface Action {
@@ -26,7 +23,7 @@ sealed interface Action {
     /** Encode a tile's current picture. */
     data class Encode(val tile: Int) : Action
 
-    /** Encode the mirror image of a tile's original. */
+    /** Encode a mirror image of a tile's original: view 1, 2 or 3, as many as the tile had iterations. */
     data class Mirror(val tile: Int) : Action
 
     /** Encode a tile's original again: its features were given up for room. */
@@ -70,8 +67,21 @@ class TileState internal constructor(
     /** Whether features of its current picture are kept. */
     var estimate: Boolean = false
         internal set
+
+    /** Whether it is not to be turned upside down. */
+    var upright: Boolean = false
+        internal set
     var done: Stop? = null
         internal set
+
+    /** Mirror images that it is restored in. */
+    internal val views: Int get() = if (upright) 1 else VIEWS
+
+    /** Whether its next iteration restores one of them. */
+    internal val mirrors: Boolean get() = iteration in 1..views
+
+    /** Looks at the whole picture that its next iteration goes by; all of its views go by the first one's. */
+    internal val looks: Int get() = max(1, iteration - views + 1)
 }
 
 /**
@@ -79,8 +89,8 @@ class TileState internal constructor(
  *
  * A picture of one tile goes through restore, assess, repeat. Of many tiles each gets its first iteration, after a survey where
  * one is asked for; then time goes to the tile with the largest expected gain. The second iteration restores the mirror image of
- * the picture as it came and takes the mean with the first; later ones go on from there. docs/conformance.md has the rules,
- * tests/conformance the cases.
+ * the picture as it came, the third and fourth the two that are upside down, where that is allowed, and each joins the mean of
+ * those before; later ones go on from there. docs/conformance.md has the rules, tests/conformance the cases.
  *
  * @param areas every tile's share of the picture, summing to 1
  * @param looks whether the whole picture is looked at before each round of iterations
@@ -145,8 +155,11 @@ class Controller(
         if (survey && kept > 1 && hasTimeForAll()) surveyed = (0 until kept).map { it * tiles.size / kept }.toSet()
     }
 
-    /** A tile's current picture was encoded: its assessed quality (NaN: broken) and its largest degradation [belief]. */
-    fun encoded(index: Int, quality: Double, belief: Double, ms: Double) {
+    /**
+     * A tile's current picture was encoded: its assessed quality (NaN: broken), its largest degradation [belief], and, of the
+     * picture as it came, whether it is to stay [upright].
+     */
+    fun encoded(index: Int, quality: Double, belief: Double, ms: Double, upright: Boolean = false) {
         cost = cost.encoded(ms)
         val tile = tiles[index]
         val assessed = if (quality.isNaN()) 0.0 else quality
@@ -157,6 +170,7 @@ class Controller(
         if (tile.iteration == 0) {
             tile.original = true
             if (tile.quality == null) {
+                tile.upright = upright
                 keep(tile, assessed)
                 if (isEnough(tile, assessed)) finish(index, Stop.QUALITY)
             }
@@ -164,7 +178,7 @@ class Controller(
         makeRoom(index)
     }
 
-    /** The mirror image of a tile's original was encoded, which says nothing of the kept picture. */
+    /** A mirror image of a tile's original was encoded, which says nothing of the kept picture. */
     fun mirrored(index: Int, ms: Double) {
         cost = cost.encoded(ms)
         val tile = tiles[index]
@@ -193,7 +207,8 @@ class Controller(
         val gained = quality - tile.assessed
         val kept = keeps(index, quality)
         if (kept) keep(tile, quality)
-        val left = if (tile.iteration <= MIRRORED) UNSEEN else SETTLED
+        // A mean of n views with errors of their own gains 1 / n (n + 1) by one more.
+        val left = if (tile.mirrors) 2 * UNSEEN / (tile.iteration * (tile.iteration + 1)) else SETTLED
         tile.gain = left * tile.area * qualityToMse(quality) * (tile.belief * tile.belief)
         val forced = tile.iteration < policy.minIterations
         when {
@@ -284,16 +299,16 @@ class Controller(
         val tile = tiles[index]
         return when {
             isLookDue(tile) -> Action.Look
-            !tile.estimate -> if (tile.iteration == MIRRORED) Action.Mirror(index) else Action.Encode(index)
+            !tile.estimate -> if (tile.mirrors) Action.Mirror(index) else Action.Encode(index)
             isOriginalMissing(tile) -> Action.Recall(index)
             else -> Action.Refine(index)
         }
     }
 
-    // Whether the next iteration wants features that were given up; that of the mirror image reads none of the original.
-    private fun isOriginalMissing(tile: TileState) = !tile.original && tile.iteration > MIRRORED
+    // Whether the next iteration wants features that were given up; that of a mirror image reads none of the original.
+    private fun isOriginalMissing(tile: TileState) = !tile.original && tile.iteration > tile.views
 
-    private fun isLookDue(tile: TileState) = looks && roundsLookedAt < looksBefore(tile.iteration)
+    private fun isLookDue(tile: TileState) = looks && roundsLookedAt < tile.looks
 
     private fun isGoodEnough(): Boolean {
         val wanted = policy.minQuality ?: return false

@@ -24,7 +24,7 @@ internal class Engine(
     // One input for all calls; a tile that is refined right after it was encoded is there already.
     private val input: FloatBuffer =
         ByteBuffer.allocateDirect(4 * 3 * tile * tile).order(ByteOrder.nativeOrder()).asFloatBuffer()
-    private var packed: Pair<Pixels, Boolean>? = null
+    private var packed: Pair<Pixels, Int>? = null
 
     fun encodeTook(ms: Double) {
         cost = cost.encoded(ms)
@@ -34,9 +34,9 @@ internal class Engine(
         cost = cost.refined(ms)
     }
 
-    /** @param mirrored the picture's mirror image instead */
-    fun encode(pixels: Pixels, mirrored: Boolean = false): Encoded {
-        pack(pixels, mirrored)
+    /** @param view of the picture, as [packTile] takes it */
+    fun encode(pixels: Pixels, view: Int = 0): Encoded {
+        pack(pixels, view)
         return session.encode(input)
     }
 
@@ -54,23 +54,24 @@ internal class Engine(
     }
 
     /**
-     * The mean of [current], of [predicted] quality, with what becomes of the mirror image of [source], and the quality to expect
-     * of it; null with NaN where that is broken.
+     * The mean of [view] restorations, [current] of [predicted] quality, joined by what becomes of that view of [source], and the
+     * quality to expect of it; null with NaN where that is broken.
      */
-    fun refineMirrored(
+    fun refineView(
         source: Pixels,
+        view: Int,
         estimate: Encoded,
         tokens: FloatArray,
         gates: FloatArray,
         current: Pixels,
         predicted: Double,
     ): Pair<Pixels?, Double> {
-        pack(source, mirrored = true)
+        pack(source, view)
         val refined = restored(estimate, estimate, tokens, gates) ?: return null to Double.NaN
         pack(current)
-        val mean = meanWithMirrored(input, refined.planes, tile)
+        val mean = joined(input, view, refined.planes, tile)
         val pixels = unpackTile(mean.planes, tile, current.height, current.width)
-        return pixels to qualityOfMean(predicted, refined.quality, mean.difference)
+        return pixels to qualityOfMean(predicted, view, refined.quality, mean.difference)
     }
 
     // What becomes of the packed picture, with its calibrated quality; null where it is broken.
@@ -82,10 +83,10 @@ internal class Engine(
 
     fun calibrated(quality: Double): Double = if (quality.isNaN()) quality else program.calibration.apply(quality)
 
-    private fun pack(pixels: Pixels, mirrored: Boolean = false) {
+    private fun pack(pixels: Pixels, view: Int = 0) {
         val last = packed
-        if (last == null || last.first !== pixels || last.second != mirrored) packTile(pixels, tile, input, mirrored)
-        packed = pixels to mirrored
+        if (last == null || last.first !== pixels || last.second != view) packTile(pixels, tile, input, view)
+        packed = pixels to view
     }
 
     // NaN, infinite, or black where the source was not.

@@ -14,10 +14,16 @@ fun qualityToPsnr(quality: Double): Double = PSNR_AT_ZERO + (PSNR_AT_ONE - PSNR_
 /** Mean squared error, of pixels in [0, 1], that a quality in [0, 1] stands for. */
 fun qualityToMse(quality: Double): Double = 10.0.pow(-qualityToPsnr(quality) / 10.0)
 
-/** Predicted quality of the mean of two restorations, from theirs and their mean squared [difference]. */
-fun qualityOfMean(one: Double, other: Double, difference: Double): Double {
-    val both = qualityToMse(one) + qualityToMse(other)
-    return mseToQuality(both / 2 - min(difference, both) / 4)
+/**
+ * Predicted quality when [other] joins [one], the mean of [count] restorations; from theirs and their mean squared
+ * [difference].
+ */
+fun qualityOfMean(one: Double, count: Int, other: Double, difference: Double): Double {
+    val mine = qualityToMse(one)
+    val others = qualityToMse(other)
+    val share = 1.0 / (count + 1)
+    val apart = min(difference, mine + others)
+    return mseToQuality(share * (count * mine + others) - share * share * count * apart)
 }
 
 /** The quality of a mean squared error above 0; may leave [0, 1]. */

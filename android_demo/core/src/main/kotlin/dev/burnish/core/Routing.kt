@@ -99,6 +99,13 @@ fun tokenSource(routing: Routing, look: List<Double>): TokenSource {
     }
 }
 
+/**
+ * Whether a tile is not to be turned upside down: a leaf in [Routing.whole], which light from above gives away, is believed above
+ * 0.5, or its gate, which a caller may have stated, is open as far.
+ */
+fun standsUpright(routing: Routing, degradations: Map<String, Double>, gates: Gates): Boolean =
+    routing.leaves.any { it in routing.whole && maxOf(degradations.getValue(it), gates.getValue(it)) > 0.5 }
+
 /** Gates a caller states: expert → weight in [0, 1]; the others are 0. Throws [InputException]. */
 fun givenGates(routing: Routing, degradations: Map<String, Double>): Gates {
     for ((name, weight) in degradations) {

@@ -123,13 +123,15 @@ internal class Run(
         val pixels = current[index]
         val encoded = call(index, engine::encodeTook) { engine.encode(pixels) }
         val ms = elapsed() - before
-        val beliefs = see(index, encoded)
+        val saw = see(index, encoded)
+        val beliefs = saw.degradations
         val tile = controller.tiles[index]
         val iteration = tile.iteration
         if (controller.surveys && tokens == null && tile.quality == null) survey += Surveyed(tile.area, encoded.tokens)
         if (iteration == 0) originals[index] = encoded
         val quality = engine.calibrated(encoded.assessment.quality)
-        controller.encoded(index, quality, beliefs.values.max(), ms)
+        val upright = standsUpright(engine.routing, beliefs, saw.gates)
+        controller.encoded(index, quality, beliefs.values.max(), ms, upright)
         record(Event(Call.ENCODE, index, iteration, ms, elapsed(), quality))
         if (iteration == 0) {
             rounds.started(index, if (quality.isNaN()) 0.0 else quality, beliefs)
@@ -140,24 +142,24 @@ internal class Run(
 
     private suspend fun mirror(index: Int) {
         val before = elapsed()
-        val encoded = call(index, engine::encodeTook) { engine.encode(sources[index], mirrored = true) }
+        val view = controller.tiles[index].iteration
+        val encoded = call(index, engine::encodeTook) { engine.encode(sources[index], view) }
         val ms = elapsed() - before
         see(index, encoded)
         controller.mirrored(index, ms)
-        record(Event(Call.MIRROR, index, MIRRORED, ms, elapsed()))
+        record(Event(Call.MIRROR, index, view, ms, elapsed()))
         forget()
     }
 
     // Routes a tile by what was said of it.
-    private fun see(index: Int, encoded: Encoded): Map<String, Double> {
+    private fun see(index: Int, encoded: Encoded): Seen {
         val said = encoded.assessment
         val routing = engine.routing
-        val logits = agreedLogits(routing, looks.take(looksBefore(controller.tiles[index].iteration)), said.logits)
+        val logits = agreedLogits(routing, looks.take(controller.tiles[index].looks), said.logits)
         val gates = fixed ?: route(routing, said.granularity, logits)
         val beliefs = routing.leaves.indices.associate { routing.leaves[it] to sigmoid(logits[it]) }
-        seen[index] = Seen(gates, beliefs)
         estimates[index] = encoded
-        return beliefs
+        return Seen(gates, beliefs).also { seen[index] = it }
     }
 
     private suspend fun refine(index: Int): Update {
@@ -170,9 +172,10 @@ internal class Run(
         if (survey.isNotEmpty() && tokens == null) tokens = meanTokens(survey)
         val asked = tokens ?: estimate.tokens
         val tile = controller.tiles[index]
-        val (pixels, quality) = if (tile.iteration == MIRRORED) {
+        val (pixels, quality) = if (tile.mirrors) {
+            val view = tile.iteration
             call(index, engine::refineTook) {
-                engine.refineMirrored(sources[index], estimate, asked, gates, last, expected)
+                engine.refineView(sources[index], view, estimate, asked, gates, last, expected)
             }
         } else {
             val original = originals.getValue(index)

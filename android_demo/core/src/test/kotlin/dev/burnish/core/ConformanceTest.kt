@@ -95,7 +95,7 @@ private fun playEstimate(case: JsonObject): Map<String, Any> {
 
 private fun playMean(case: JsonObject): Map<String, Any> {
     val (one, other, difference) = listOf("one", "other", "difference").map { case[it].asDouble }
-    return mapOf("quality" to qualityOfMean(one, other, difference))
+    return mapOf("quality" to qualityOfMean(one, case["count"]?.asInt ?: 1, other, difference))
 }
 
 private fun policyOf(values: JsonObject): Policy = values.entrySet().fold(Policy()) { policy, (name, value) ->
@@ -140,7 +140,8 @@ private fun playController(case: JsonObject): Map<String, Any> {
                 actions += "encode ${action.tile}"
                 val (quality, belief, took) = answer(action.tile, "encode", controller.tiles[action.tile].iteration)
                 ms = took
-                controller.encoded(action.tile, quality, belief, ms)
+                val upright = case["tiles"].asJsonArray[action.tile].asJsonObject["upright"]?.asBoolean ?: false
+                controller.encoded(action.tile, quality, belief, ms, upright)
             }
             is Action.Mirror -> {
                 actions += "mirror ${action.tile}"
@@ -195,8 +196,10 @@ private fun playRouting(case: JsonObject): Map<String, Any> {
     }
     val looks = case["looks"]?.asJsonArray?.map { it.numbers() }.orEmpty()
     val logits = agreedLogits(routing, looks, case["logits"].numbers())
-    val gates = mapOf("gates" to route(routing, case["granularity"].number(), logits))
-    return if (looks.isEmpty()) gates else gates + ("tokens" to tokenSource(routing, looks.first()).word)
+    val gates = route(routing, case["granularity"].number(), logits)
+    val upright = standsUpright(routing, routing.leaves.zip(logits.map(::sigmoid)).toMap(), gates)
+    val said = mapOf("gates" to gates, "upright" to upright)
+    return if (looks.isEmpty()) said else said + ("tokens" to tokenSource(routing, looks.first()).word)
 }
 
 private fun playPlan(case: JsonObject): Map<String, Any> {

@@ -107,19 +107,34 @@ class RestorerTest {
         val session = Brighter()
         restorer(session).use { restorer ->
             val source = picture(50, 40)
-            val stream = restorer.restore(source, Policy(maxIterations = 3, minGain = -1.0))
+            val stream = restorer.restore(source, Policy(maxIterations = 5, minGain = -1.0))
             val updates = stream.updates.toList()
             val result = stream.result
-            assertEquals(listOf(1, 2, 3), updates.map { it.iteration })
+            assertEquals(listOf(1, 2, 3, 4, 5), updates.map { it.iteration })
             assertEquals(Stop.ITERATIONS, result.reason)
-            assertEquals(3, result.iteration)
-            assertEquals(listOf(0, 1, 2, 3), result.steps.map { it.iteration })
-            assertEquals(listOf("encode", "refine", "mirror", "refine", "encode", "refine"), result.trace.map { it.ran.word })
-            // What is done to every pixel alike is done to the mirror image too, and so to the mean.
+            assertEquals(5, result.iteration)
+            assertEquals(listOf(0, 1, 2, 3, 4, 5), result.steps.map { it.iteration })
+            assertEquals(listOf("encode", "mirror", "mirror", "mirror", "encode"), encodesOf(result))
+            // What is done to every pixel alike is done to the mirror images too, and so to the mean.
             assertArrayEquals(ByteArray(source.data.size) { (source.data[it] + 2).toByte() }, result.picture.copy().data)
             assertEquals(setOf("burnish"), session.threads)
-            assertEquals("every estimate's own tokens", listOf(1f, 2f, 3f), session.asked)
+            assertEquals("every estimate's own tokens", listOf(1f, 2f, 3f, 4f, 5f), session.asked)
         }
+    }
+
+    @Test
+    fun whatStandsUprightIsNotTurned() = runBlocking {
+        restorer(Brighter()).use { restorer ->
+            val stream = restorer.restore(picture(50, 40), Policy(maxIterations = 4, minGain = -1.0), mapOf("haze" to 0.7))
+            stream.updates.toList()
+            assertEquals(listOf("encode", "mirror", "encode", "encode"), encodesOf(stream.result))
+        }
+    }
+
+    // What was encoded before each refine.
+    private fun encodesOf(result: Restoration) = result.trace.chunked(2).map { (encode, refine) ->
+        assertEquals(Call.REFINE, refine.ran)
+        encode.ran.word
     }
 
     @Test
@@ -304,21 +319,26 @@ class RestorerTest {
     }
 
     @Test
-    fun theMeanWithAMirrorImage() {
-        val pixels = Pixels(2, 3, ByteArray(18) { (it * 10).toByte() })
+    fun aMirrorImageJoinsTheMean() {
+        val pixels = Pixels(5, 3, ByteArray(45) { (it * 5).toByte() })
         val (straight, turned) = List(2) { FloatBuffer.allocate(3 * 8 * 8) }
         packTile(pixels, 8, straight)
-        packTile(pixels, 8, turned, mirrored = true)
-        for (i in 0 until 192) assertEquals(straight.get(i), turned.get(i / 8 * 8 + 7 - i % 8), 0f)
-        val same = meanWithMirrored(straight, turned, 8)
-        assertEquals(0.0, same.difference, 0.0)
-        for (i in 0 until 192) {
-            assertEquals(straight.get(i), same.planes.get(i), 0f)
-            turned.put(i, 2f)
+        // With left and right exchanged, upside down, both.
+        val places = listOf<(Int, Int) -> Int>({ y, x -> 8 * y + 7 - x }, { y, x -> 8 * (7 - y) + x }, { y, x -> 63 - 8 * y - x })
+        for ((view, place) in (1..3).zip(places)) {
+            packTile(pixels, 8, turned, view)
+            for (i in 0 until 192) assertEquals(straight.get(i), turned.get(i / 64 * 64 + place(i / 8 % 8, i % 8)), 0f)
+            val same = joined(straight, view, turned, 8)
+            assertEquals(0.0, same.difference, 0.0)
+            for (i in 0 until 192) {
+                assertEquals(straight.get(i), same.planes.get(i), 1e-7f)
+                turned.put(i, 2f)
+            }
+            val white = joined(straight, view, turned, 8)
+            for (i in 0 until 192) assertEquals((view * straight.get(i) + 1) / (view + 1), white.planes.get(i), 0f)
+            val apart = (0 until 192).sumOf { (1.0 - straight.get(it)).let { apart -> apart * apart } } / 192
+            assertEquals(apart, white.difference, 1e-6)
         }
-        val white = meanWithMirrored(straight, turned, 8)
-        for (i in 0 until 192) assertEquals((straight.get(i) + 1) / 2, white.planes.get(i), 0f)
-        assertEquals((0 until 192).sumOf { (1.0 - straight.get(it)).let { apart -> apart * apart } } / 192, white.difference, 1e-6)
     }
 
     @Test

@@ -1,11 +1,12 @@
 """Does the assessment mean something? Order and stops by predicted quality, and degradations found.
 
-    python benchmarks/assessment.py PHOTOS [--pictures N] [--tiles 2] [--iterations 4] [--bundle BUNDLE] [--program onnx-fp32]
+    python benchmarks/assessment.py PHOTOS [--pictures N] [--tiles 2] [--iterations 4] [--min-gain 0.04]
+        [--bundle BUNDLE] [--program onnx-fp32]
 
 Single tiles of clean photographs under every condition of the protocol, run for all iterations. *Order*: of two steps of one
 trajectory that differ by more than 0.1 dB, how often the better one is predicted: the later by what refine predicted of it, the
-earlier by what encode said of it, as the controller compares them. *Stop*: PSNR of what the controller keeps
-with its default policy, against every fixed number of iterations and the best stop there was, at most 50 dB counted. *Found*:
+earlier by what encode said of it, as the controller compares them. *Stop*: PSNR of what the controller keeps with its default
+policy but for `--min-gain`, against every fixed number of iterations and the best stop there was, at most 50 dB counted. *Found*:
 the likeliest leaf of singles; how many of a mixture's leaves are above one half; clean pictures with none above.
 """
 
@@ -28,7 +29,7 @@ from burnish.distill.degradations import KINDS
 from burnish.runtime import Bundle, backends
 from burnish.runtime.backends import Session
 from burnish.runtime.bundle import EMBEDDED
-from burnish.runtime.controller import Policy
+from burnish.runtime.controller import LEAST_GAIN, Policy
 from burnish.runtime.quality import quality_to_psnr
 from burnish.runtime.routing import sigmoid
 from burnish.runtime.tiles import cut, plan_tiles, to_program
@@ -49,17 +50,17 @@ class Row(NamedTuple):
     leaves: frozenset[str]
 
 
-def run(session: Session, bundle: Bundle, condition: Condition, name: str, clean: np.ndarray, iterations: int) -> Row:
-    """Degrade a tile, restore it, and note what was said of it."""
+def run(session: Session, bundle: Bundle, condition: Condition, name: str, clean: np.ndarray, policy: Policy) -> Row:
+    """Degrade a tile, restore it, and note what was said of it, and which iteration `policy` keeps."""
     manifest = bundle.manifest
     picture = degraded(condition, name, clean)
-    trajectory = run_session(session, manifest.routing, manifest.student.rank, picture, iterations)
+    trajectory = run_session(session, manifest.routing, manifest.student.rank, picture, policy.max_iterations)
     logits = session.encode(to_program(to_pixels(picture), manifest.tile)).logits
     shown = (from_pixels(to_pixels(picture)), *trajectory.pictures)
     return Row(
         tuple(min(MOST_DB, psnr(x, clean)) for x in shown),
         *(tuple(map(quality_to_psnr, said)) for said in trajectory.qualities[0][:2]),
-        replay(trajectory, Policy(max_iterations=iterations))[0].kept,
+        replay(trajectory, policy)[0].kept,
         dict(zip(manifest.routing.leaves, map(sigmoid, logits), strict=True)),
         frozenset(KINDS[kind].leaf for kind in condition.severities),
     )
@@ -97,9 +98,11 @@ def main() -> None:
     parser.add_argument("--pictures", type=int)
     parser.add_argument("--tiles", type=int, default=2, help="of each photograph, spread over it")
     parser.add_argument("--iterations", type=int, default=4)
+    parser.add_argument("--min-gain", type=float, default=LEAST_GAIN, help="of the policy whose stops are judged")
     parser.add_argument("--bundle", type=Path, default=EMBEDDED)
     parser.add_argument("--program", default="onnx-fp32")
     arguments = parser.parse_args()
+    policy = Policy(max_iterations=arguments.iterations, min_gain=arguments.min_gain)
     bundle = Bundle.open(arguments.bundle)
     backend, program = backends.choose(bundle, "auto", arguments.program)
     session = backends.load(bundle, backend, program, 1)
@@ -111,7 +114,7 @@ def main() -> None:
         for index in {round(i) for i in np.linspace(0, len(plan) - 1, arguments.tiles)}:
             clean = np.ascontiguousarray(cut(rgb, plan, index)[0].transpose(1, 2, 0))
             for condition in load_protocol().conditions:
-                row = run(session, bundle, condition, f"{path.name}/{index}", clean, arguments.iterations)
+                row = run(session, bundle, condition, f"{path.name}/{index}", clean, policy)
                 groups[condition.group].append(row)
     rows = [row for found in groups.values() for row in found]
     print(f"{program.name}, {len(photos)} photographs, {len(rows)} tiles")

@@ -6,8 +6,8 @@
 Single tiles of clean photographs under every condition of the protocol, run for all iterations. *Order*: of two steps of one
 trajectory that differ by more than 0.1 dB, how often the better one is predicted: the later by what refine predicted of it, the
 earlier by what encode said of it, as the controller compares them. *Stop*: PSNR of what the controller keeps with its default
-policy but for `--min-gain`, against every fixed number of iterations and the best stop there was, at most 50 dB counted. *Found*:
-the likeliest leaf of singles; how many of a mixture's leaves are above one half; clean pictures with none above.
+policy but for `--min-gain`, against every fixed number of iterations and the best stop there was, at most 50 dB counted.
+*Found*: the likeliest leaf of singles; how many of a mixture's leaves are above one half; clean pictures with none above.
 """
 
 from __future__ import annotations

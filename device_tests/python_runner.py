@@ -107,7 +107,7 @@ def _run(session: Session, samples: Tensors, index: int) -> Tensors:
     original = session.encode(image)
     estimate = original if current is None else session.encode(current)
     restored, quality = session.refine(image if current is None else current, original, estimate, gates)
-    values = (*(np.asarray(f) for f in original.features), np.asarray(original.tokens), _assessment(original))
+    values = (*(np.asarray(f) for f in original.features), original.tokens, _assessment(original))
     return dict(zip(OUTPUTS, (*values, restored, np.array([quality], np.float32)), strict=True))
 
 

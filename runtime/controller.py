@@ -281,7 +281,7 @@ class Controller:
         """Upper estimate of what is still needed to end a tile's next iteration."""
         tile = self.tiles[index]
         encodes = self._look_is_due(tile) + (not tile.estimate) + self._original_is_missing(tile)
-        encode, refine = (estimate.predict(self.caution) for estimate in (self.cost.encode, self.cost.refine))
+        encode, refine = self._predicted_costs()
         return encodes * encode + refine
 
     def _keep(self, tile: TileState, quality: float) -> None:
@@ -322,10 +322,14 @@ class Controller:
         forced = self.tiles[index].iteration < self.policy.min_iterations
         return budget is None or forced or elapsed_ms + self.predicted_ms(index) <= budget
 
+    def _predicted_costs(self) -> tuple[float, float]:
+        """Upper estimates of an encode and of a refine, in milliseconds."""
+        return self.cost.encode.predict(self.caution), self.cost.refine.predict(self.caution)
+
     def _has_time_for_all(self) -> bool:
         """Whether one iteration of every tile is forced, or predicted to fit the budget."""
         budget, count = self.policy.budget_ms, len(self.tiles)
-        encode, refine = (estimate.predict(self.caution) for estimate in (self.cost.encode, self.cost.refine))
+        encode, refine = self._predicted_costs()
         return budget is None or self.policy.min_iterations > 0 or encode + count * (encode + refine) <= budget
 
     def _step(self, index: int) -> Action:

@@ -1,12 +1,13 @@
 """Does the assessment mean something? Order and stops by predicted quality, and degradations found.
 
-    python benchmarks/assessment.py PHOTOS [--pictures N] [--tiles 2] [--iterations 4] [--min-gain 0.04]
+    python benchmarks/assessment.py PHOTOS [--pictures N] [--tiles 2] [--iterations 4] [--min-gain 0.001]
         [--bundle BUNDLE] [--program onnx-fp32]
 
 Single tiles of clean photographs under every condition of the protocol, run for all iterations. *Order*: of two steps of one
 trajectory that differ by more than 0.1 dB, how often the better one is predicted: the later by what refine predicted of it, the
 earlier by what encode said of it, as the controller compares them. *Stop*: PSNR of what the controller keeps with its default
-policy but for `--min-gain`, against every fixed number of iterations and the best stop there was, at most 50 dB counted.
+policy but for `--min-gain`, and after how many iterations it stops, against every fixed number of iterations and the best stop
+there was, at most 50 dB counted.
 *Found*: the likeliest leaf of singles; how many of a mixture's leaves are above one half; clean pictures with none above.
 """
 
@@ -46,6 +47,7 @@ class Row(NamedTuple):
     assessed_db: tuple[float, ...]  # by encode, of all but the last
     predicted_db: tuple[float, ...]  # by refine, of all but the input
     kept: int
+    stop: int
     beliefs: dict[str, float]
     leaves: frozenset[str]
 
@@ -56,11 +58,13 @@ def run(session: Session, bundle: Bundle, condition: Condition, name: str, clean
     picture = degraded(condition, name, clean)
     trajectory = run_session(session, manifest.routing, manifest.student.rank, picture, policy.max_iterations)
     logits = session.encode(to_program(to_pixels(picture), manifest.tile)).logits
+    (outcome,) = replay(trajectory, policy)
     shown = (from_pixels(to_pixels(picture)), *trajectory.pictures)
     return Row(
         tuple(min(MOST_DB, psnr(x, clean)) for x in shown),
         *(tuple(map(quality_to_psnr, said)) for said in trajectory.qualities[0][:2]),
-        replay(trajectory, policy)[0].kept,
+        outcome.kept,
+        outcome.stop,
         dict(zip(manifest.routing.leaves, map(sigmoid, logits), strict=True)),
         frozenset(KINDS[kind].leaf for kind in condition.severities),
     )
@@ -119,13 +123,16 @@ def main() -> None:
     rows = [row for found in groups.values() for row in found]
     print(f"{program.name}, {len(photos)} photographs, {len(rows)} tiles")
     steps = "".join(f"{n:>8}" for n in range(arguments.iterations + 1))
-    print(f"{'':<10}{'order':>8}{'error':>8}{'kept':>8}{'best':>8}   PSNR after{steps} iterations")
+    print(f"{'':<10}{'order':>8}{'error':>8}{'stop':>8}{'kept':>8}{'best':>8}   PSNR after{steps} iterations")
     for group, found in {**groups, "all": rows}.items():
         right, total = ordered(found)
         error = mean(abs(t - s) for r in found for t, s in zip(r.true_db[1:], r.predicted_db, strict=True))
         kept, best = mean(r.true_db[r.kept] for r in found), mean(max(r.true_db) for r in found)
         fixed = "".join(f"{mean(r.true_db[n] for r in found):>8.2f}" for n in range(arguments.iterations + 1))
-        print(f"{group:<10}{right / max(total, 1):>8.1%}{error:>8.2f}{kept:>8.2f}{best:>8.2f}{'':>13}{fixed}")
+        stop = mean(r.stop for r in found)
+        print(
+            f"{group:<10}{right / max(total, 1):>8.1%}{error:>8.2f}{stop:>8.2f}{kept:>8.2f}{best:>8.2f}{'':>13}{fixed}"
+        )
     show_found(rows)
 
 

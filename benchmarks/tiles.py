@@ -3,8 +3,8 @@
     python benchmarks/tiles.py guided [PHOTOS] [--seeds 2]
     python benchmarks/tiles.py borders [PHOTOS] [--side 1024]
 
-guided: pictures enlarged to 1536 pixels whose degradation varies over the frame (three of: snow with haze, rain with haze,
-noise, low light, haze, nothing). Quality-guided tiles against as many iterations of every tile, at equal time, and the time
+guided: pictures enlarged to 1536 pixels whose degradation varies over the frame (three of: rain, snow, haze, low light, noise,
+defocus, nothing). Quality-guided tiles against as many iterations of every tile, at equal time, and the time
 after which they reach what n iterations of every tile reach. Time is counted in the steps that ran, an encode and a refine at
 what each takes here, so that a busy machine favours neither.
 
@@ -32,12 +32,13 @@ from PIL import Image
 
 PHOTOS = Path(__file__).parents[1] / "recipes" / "photos" / "eval"
 KINDS = (
-    {"snow": 0.5, "haze": 0.5},
-    {"rain": 0.6, "haze": 0.5},
-    {"gaussian_noise": 0.5},
-    {},
-    {"low_light": 0.6},
+    {"rain": 0.6},
+    {"snow": 0.6},
     {"haze": 0.6},
+    {"low_light": 0.6},
+    {"gaussian_noise": 0.6},
+    {"defocus_blur": 0.6},
+    {},
 )
 Array = NDArray[np.float32]
 Curve = list[tuple[float, float]]

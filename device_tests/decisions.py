@@ -28,13 +28,13 @@ def replay(trajectory: Trajectory, policy: Policy) -> tuple[Outcome, ...]:
     controller = Controller(policy, CostModel(), areas)
     while (action := controller.choose(0.0)).kind is not Kind.STOP:
         index, iteration = action.tile, controller.tiles[action.tile].iteration
-        assessed, predicted, upright = trajectory.qualities[index]
+        assessed, predicted, differences, prospect = trajectory.qualities[index]
         if action.kind is Kind.REFINE:
-            controller.refined(index, predicted[iteration], 0.0)
+            controller.refined(index, predicted[iteration], 0.0, differences[iteration])
         elif action.kind is Kind.MIRROR:
             controller.mirrored(index, 0.0)
         else:
-            controller.encoded(index, assessed[iteration], 0.0, 0.0, upright)
+            controller.encoded(index, assessed[iteration], prospect, 0.0)
     assert controller.reason is not None
     return tuple(
         Outcome(stop=tile.iteration, kept=tile.best_iteration, reason=tile.done or controller.reason)

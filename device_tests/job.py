@@ -11,7 +11,7 @@ from pydantic import Field
 from ..runtime.backends.base import ENCODE_OUTPUTS
 from ..runtime.bundle import Bundle, Calibration, Program
 from ..runtime.controller import Policy
-from ..runtime.routing import Routing
+from ..runtime.routing import Prospect, Routing
 from .records import Record
 
 FORMAT = 1
@@ -104,7 +104,7 @@ class MemoryUse(Record):
 
 
 class Event(Record):
-    """One call of the program: look, encode, mirror, recall or refine; `iteration` of the tile, 0 before its first refine."""
+    """One call of the program; fields as in `burnish.runtime.restoration.Event`, `broken` where its quality is NaN there."""
 
     ran: str
     tile: int
@@ -113,6 +113,8 @@ class Event(Record):
     elapsed_ms: float
     quality: float | None = None
     broken: bool = False
+    prospect: Prospect | None = None
+    difference: float = 0.0
 
 
 class Round(Record):

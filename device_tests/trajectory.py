@@ -14,7 +14,7 @@ from ..runtime.controller import TileState
 from ..runtime.errors import BackendError
 from ..runtime.restoration import Event
 from ..runtime.restorer import Restorer
-from ..runtime.routing import Gates, Routing, gate_tensor, route, sigmoid, stands_upright
+from ..runtime.routing import Gates, Prospect, Routing, gate_tensor, prospect, route, sigmoid
 from ..runtime.run import joined
 from ..runtime.tiles import TilePlan, from_program, mirror, plan_tiles, to_program
 from .job import Event as JobEvent
@@ -28,7 +28,8 @@ class Qualities(NamedTuple):
     # By encode, of what every iteration began with; of what a mirror image's is added to, by the refine before.
     assessed: tuple[float, ...]
     predicted: tuple[float, ...]  # by refine, of every iteration's result
-    upright: bool  # whether the tile was not turned upside down
+    differences: tuple[float, ...]  # of every iteration's result, where it is a view's, from the mean that it joined
+    prospect: Prospect
 
 
 class Trajectory(NamedTuple):
@@ -54,17 +55,22 @@ def run_restorer(restorer: Restorer, picture: Array, iterations: int) -> Traject
 
 def said(trace: Iterable[Event | JobEvent], tiles: int, iterations: int) -> tuple[Qualities, ...]:
     """Every tile's qualities, from the calls of a restoration here or on a device."""
-    assessed, predicted = ([[0.0] * iterations for _ in range(tiles)] for _ in range(2))
-    upright = [True] * tiles
+    assessed, predicted, differences = ([[0.0] * iterations for _ in range(tiles)] for _ in range(3))
+    prospects = [Prospect(0.0, 0.0, False)] * tiles
     for event in trace:
         if event.ran == "mirror":
             assessed[event.tile][event.iteration] = predicted[event.tile][event.iteration - 1]
-            upright[event.tile] = event.iteration == 1
         elif event.quality is not None and event.ran == "refine":
             predicted[event.tile][event.iteration - 1] = event.quality
+            differences[event.tile][event.iteration - 1] = event.difference
         elif event.quality is not None:
             assessed[event.tile][event.iteration] = event.quality
-    return tuple(Qualities(tuple(a), tuple(p), u) for a, p, u in zip(assessed, predicted, upright, strict=True))
+        if event.prospect is not None and event.iteration == 0:
+            prospects[event.tile] = event.prospect
+    return tuple(
+        Qualities(tuple(a), tuple(p), tuple(d), promised)
+        for a, p, d, promised in zip(assessed, predicted, differences, prospects, strict=True)
+    )
 
 
 def run_session(session: Session, routing: Routing, rank: int, picture: Array, iterations: int) -> Trajectory:
@@ -74,30 +80,33 @@ def run_session(session: Session, routing: Routing, rank: int, picture: Array, i
     pictures: list[Array] = []
     assessed: list[float] = []
     predicted: list[float] = []
+    differences: list[float] = []
     gates: list[Gates] = []
     degraded = to_program(pixels, plan.tile)
     original: Encoded | None = None
     tile = TileState(1.0)
     for iteration in range(iterations):
         tile.iteration = iteration
-        view, current = iteration if tile.mirrors else 0, to_program(pixels, plan.tile)
+        current = to_program(pixels, plan.tile)
+        view = tile.view
         source = mirror(degraded, view) if view else current
         estimate = session.encode(source)
         assessed.append(predicted[-1] if view else estimate.quality)
         gates.append(route(routing, estimate.granularity, estimate.logits))
         if original is None:
             original, beliefs = estimate, dict(zip(routing.leaves, map(sigmoid, estimate.logits), strict=True))
-            tile.upright = stands_upright(routing, beliefs, gates[-1])
+            tile.prospect = prospect(routing, beliefs, gates[-1])
         opened = gate_tensor(routing, gates[-1], rank)
         restored, quality = session.refine(source, estimate if view else original, estimate, opened)
+        difference = 0.0
         if view:
-            restored, quality = joined(current, predicted[-1], view, mirror(restored, view), quality)
+            restored, quality, difference = joined(current, predicted[-1], view, mirror(restored, view), quality)
         pixels = from_program(restored, pixels)
         pictures.append(from_pixels(pixels))
         predicted.append(quality)
-    return Trajectory(
-        tuple(pictures), plan, (Qualities(tuple(assessed), tuple(predicted), tile.upright),), tuple(gates)
-    )
+        differences.append(difference)
+    qualities = Qualities(tuple(assessed), tuple(predicted), tuple(differences), tile.prospect)
+    return Trajectory(tuple(pictures), plan, (qualities,), tuple(gates))
 
 
 @torch.no_grad()

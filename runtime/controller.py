@@ -22,16 +22,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .cost import DEVIATIONS, CostModel
 from .quality import mse_to_quality, quality_to_mse
+from .routing import Prospect
 
-# What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
-# Of 0.05 to 1, tried on tiles of eight mixtures, 0.2 to 0.5 used the time best (docs/runtime.md).
-UNSEEN = 0.25
-# The same after the last view: going on brings a tenth of what the first mirror image did (docs/decisions.md).
-SETTLED = 0.025
 # A predicted loss is believed from here on, 2 dB: less is within the heads' scatter (docs/decisions.md).
 TOLERANCE = 0.05
-# A predicted gain is worth another iteration from here on, 1.6 dB: the heads promise more than comes.
-LEAST_GAIN = 0.04
+# What is worth another iteration, 0.04 dB.
+LEAST_GAIN = 0.001
+# Of a tile that was not encoded yet.
+UNSEEN = Prospect(belief=0.0, variance=0.0, upright=False)
 # Mirror images that a tile is restored in: left and right exchanged, upside down, both.
 VIEWS = 3
 
@@ -57,7 +55,9 @@ class Policy(BaseModel):
     min_quality: float | None = Field(default=None, ge=0, le=1, description="stop when predicted quality reaches this")
     max_iterations: int = Field(default=4, ge=0, description="of every tile; wins over min_iterations")
     min_iterations: int = Field(default=0, ge=0, description="of every tile, whatever the budget and the quality say")
-    min_gain: float = Field(default=LEAST_GAIN, description="a smaller predicted gain counts as a plateau")
+    min_gain: float = Field(
+        default=LEAST_GAIN, description="an iteration that is expected to gain no more is not begun"
+    )
     rollback: bool = Field(default=True, description="stop at a predicted loss and keep the picture before it")
 
 
@@ -86,9 +86,9 @@ class Action(NamedTuple):
 
 @dataclass
 class TileState:
-    """What is known of one tile. `area`: its share of the picture; `gain`: the expected drop of the picture's error;
-    `quality`: of the kept picture as refine predicted it; `assessed`: of the same picture as encode saw it, if it did;
-    `upright`: it is not to be turned upside down.
+    """What is known of one tile. `area`: its share of the picture; `gain`: by how much its next iteration is expected to lower
+    the picture's error; `quality`: of the kept picture as refine predicted it; `assessed`: of the same picture as encode saw
+    it, if it did.
     """
 
     area: float
@@ -96,22 +96,21 @@ class TileState:
     best_iteration: int = 0
     quality: float | None = None
     assessed: float = 0.0
-    belief: float = 0.0
+    prospect: Prospect = UNSEEN
     gain: float = math.inf
     original: bool = False
     estimate: bool = False
-    upright: bool = False
     done: Stop | None = None
 
     @property
     def views(self) -> int:
         """Mirror images that it is restored in."""
-        return 1 if self.upright else VIEWS
+        return 1 if self.prospect.upright else VIEWS
 
     @property
-    def mirrors(self) -> bool:
-        """Whether its next iteration restores one of them."""
-        return 1 <= self.iteration <= self.views
+    def view(self) -> int:
+        """The mirror image that its next iteration restores; 0 where that goes on from the last result."""
+        return self.iteration if self.iteration <= self.views else 0
 
     @property
     def looks(self) -> int:
@@ -181,25 +180,24 @@ class Controller:
             for index in self._surveyed & self._open.keys():
                 self._place(index)
 
-    def encoded(self, index: int, quality: float, belief: float, ms: float, upright: bool = False) -> None:
-        """A tile's current picture was encoded: its assessed quality, its largest degradation belief in [0, 1], and, of the
-        picture as it came, whether it is to stay upright.
-        """
+    def encoded(self, index: int, quality: float, prospect: Prospect, ms: float) -> None:
+        """A tile's current picture was encoded: its assessed quality and, which counts the first time alone, its prospect."""
         self.cost = self.cost.encoded(ms)
         tile = self.tiles[index]
         quality = 0.0 if math.isnan(quality) else quality
-        tile.belief, tile.estimate = belief, True
+        tile.estimate = True
         if tile.iteration == tile.best_iteration:
             tile.assessed = quality
-        tile.gain = tile.area * quality_to_mse(quality) * belief**2
         first = tile.iteration == 0 and tile.quality is None
         if first:
-            tile.upright = upright
+            tile.prospect, tile.gain = prospect, tile.area * quality_to_mse(quality) * prospect.belief**2
             self._keep(tile, quality)
         tile.original = tile.original or tile.iteration == 0
         self._place(index)
         if first and self._enough(tile, quality):
             self._finish(index, Stop.QUALITY)
+        elif first and self._settled(tile, quality):
+            self._finish(index, Stop.PLATEAU)
         self._make_room(index)
 
     def mirrored(self, index: int, ms: float) -> None:
@@ -215,8 +213,11 @@ class Controller:
         self.tiles[index].original = True
         self._make_room(index)
 
-    def refined(self, index: int, quality: float, ms: float) -> None:
-        """An iteration of a tile ended with a predicted quality; NaN says that the result was broken and thrown away."""
+    def refined(self, index: int, quality: float, ms: float, difference: float = 0.0) -> None:
+        """An iteration of a tile ended with a predicted quality; NaN says that the result was broken and thrown away.
+
+        `difference`: of a view, the mean squared difference of its restoration from the mean that it joined.
+        """
         self.cost = self.cost.refined(ms)
         policy, tile = self.policy, self.tiles[index]
         tile.iteration += 1
@@ -225,19 +226,17 @@ class Controller:
         if math.isnan(quality):
             self._finish(index, Stop.BROKEN)
             return
-        gained, kept = quality - tile.assessed, self.keeps(index, quality)
+        kept = self.keeps(index, quality)
         if kept:
             self._keep(tile, quality)
-        # A mean of n views with errors of their own gains 1 / n (n + 1) by one more.
-        left = 2 * UNSEEN / (tile.iteration * (tile.iteration + 1)) if tile.mirrors else SETTLED
-        tile.gain = left * tile.area * quality_to_mse(quality) * tile.belief**2
+        tile.gain = tile.area * self._expected(tile, quality, difference)
         self._place(index)
         forced = tile.iteration < policy.min_iterations
         if kept and self._enough(tile, quality):
             self._finish(index, Stop.QUALITY)
         elif not kept and not forced:
             self._finish(index, Stop.REGRESSION)
-        elif gained < policy.min_gain and not forced:
+        elif self._settled(tile, quality):
             self._finish(index, Stop.PLATEAU)
         elif tile.iteration >= policy.max_iterations:
             self._finish(index, Stop.ITERATIONS)
@@ -283,6 +282,26 @@ class Controller:
         encodes = self._look_is_due(tile) + (not tile.estimate) + self._original_is_missing(tile)
         encode, refine = self._predicted_costs()
         return encodes * encode + refine
+
+    @staticmethod
+    def _expected(tile: TileState, quality: float, difference: float) -> float:
+        """By how much a tile's next iteration is expected to lower its error.
+
+        Of the mean squared error of one of n views, v differs from view to view, so that their mean has v / n of it, and loses
+        v / n (n + 1) by one more. The last view and the mean of the n − 1 before differ by v n / (n − 1); before there are
+        two, v is a share of the error, by degradation. Going on after the views gains nothing (docs/decisions.md).
+        """
+        count = tile.iteration
+        if tile.view == 0:
+            return 0.0
+        if count == 1:
+            return tile.prospect.variance * quality_to_mse(quality) / 2
+        return difference * (count - 1) / (count * count * (count + 1))
+
+    def _settled(self, tile: TileState, quality: float) -> bool:
+        """Whether a tile of this quality has no iteration to come that is worth it, or forced."""
+        worth = quality_to_mse(quality) - quality_to_mse(quality + self.policy.min_gain)
+        return tile.iteration >= self.policy.min_iterations and tile.gain <= tile.area * worth
 
     def _keep(self, tile: TileState, quality: float) -> None:
         """The tile as it is now is what the picture shows."""
@@ -337,7 +356,7 @@ class Controller:
         if self._look_is_due(tile):
             return Action(Kind.LOOK)
         if not tile.estimate:
-            return Action(Kind.MIRROR if tile.mirrors else Kind.ENCODE, index)
+            return Action(Kind.MIRROR if tile.view else Kind.ENCODE, index)
         if self._original_is_missing(tile):
             return Action(Kind.RECALL, index)
         return Action(Kind.REFINE, index)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .controller import Stop
 from .pictures import Picture, to_array
-from .routing import Gates
+from .routing import Gates, Prospect
 from .tiles import Pixels, Region, TilePlan, blend
 
 
@@ -21,6 +21,7 @@ class Event:
     """One call of the program. `ran`: look, encode, mirror, recall or refine; `iteration`: of the tile, 0 at first.
 
     `quality` is assessed by an encode, predicted by a refine (NaN: broken and thrown away), None where nothing was said.
+    `prospect`: of an encode; `difference`: of a refine, that of a view from the mean that it joined, 0 of others.
     """
 
     ran: str
@@ -29,6 +30,8 @@ class Event:
     cost_ms: float
     elapsed_ms: float
     quality: float | None = None
+    prospect: Prospect | None = None
+    difference: float = 0.0
 
 
 @dataclass(frozen=True)

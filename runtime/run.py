@@ -27,9 +27,9 @@ from .routing import (
     TokenSource,
     agreed_logits,
     gate_tensor,
+    prospect,
     route,
     sigmoid,
-    stands_upright,
     token_source,
 )
 from .tiles import Array, Pixels, TilePlan, blend, from_program, make_small, mirror, plan_tiles, to_program
@@ -190,8 +190,7 @@ class Run:
         """Makes what a tile's next iteration starts from, as the program takes it."""
         tile, original, current = self._engine.tile, self._sources[index], self._current[index]
         state = self._controller.tiles[index]
-        if state.mirrors:
-            view = state.iteration
+        if view := state.view:
             return lambda: mirror(to_program(original, tile), view)
         return lambda: to_program(current, tile)
 
@@ -239,14 +238,14 @@ class Run:
         gates = route(routing, encoded.granularity, logits) if self._fixed is None else self._fixed
         beliefs = dict(zip(routing.leaves, map(sigmoid, logits), strict=True))
         self._seen[index] = Seen(gates, beliefs)
-        if tile.mirrors:
+        if tile.view:
             controller.mirrored(index, ms)
             self._record(Event("mirror", index, iteration, ms, self._elapsed()))
             return
         quality = self._calibrated(encoded.quality)
-        upright = stands_upright(routing, beliefs, gates)
-        controller.encoded(index, quality, max(beliefs.values(), default=0.0), ms, upright)
-        self._record(Event("encode", index, iteration, ms, self._elapsed(), quality))
+        promised = prospect(routing, beliefs, gates)
+        controller.encoded(index, quality, promised, ms)
+        self._record(Event("encode", index, iteration, ms, self._elapsed(), quality, promised))
         if iteration == 0:
             self._originals[index] = encoded
             self._rounds.started(index, quality, beliefs)
@@ -256,7 +255,7 @@ class Run:
         engine, controller = self._engine, self._controller
         session, tile, state = engine.session, engine.tile, controller.tiles[index]
         current, predicted, seen = self._current[index], self._predicted[index], self._seen[index]
-        view, estimate = state.iteration if state.mirrors else 0, self._estimates[index]
+        view, estimate = state.view, self._estimates[index]
         original = estimate if view else self._originals[index]
         if self._survey and self._tokens is None:
             self._tokens = mean_tokens(self._survey)
@@ -266,19 +265,20 @@ class Run:
         source = self._source(index)
         gates = gate_tensor(engine.routing, seen.gates, engine.rank)
 
-        def work() -> tuple[Pixels, float]:
+        def work() -> tuple[Pixels, float, float]:
             start = source() if planes is None else planes
             restored, quality = session.refine(start, original, estimate, gates)
             quality = self._calibrated(quality)
             if math.isnan(quality) or _broken(restored, start):
-                return current, math.nan
+                return current, math.nan, 0.0
+            difference = 0.0
             if view:
                 mean = to_program(current, tile), predicted, view
-                restored, quality = joined(*mean, mirror(restored, view), quality)
-            return from_program(restored, current), quality
+                restored, quality, difference = joined(*mean, mirror(restored, view), quality)
+            return from_program(restored, current), quality, difference
 
         before = self._elapsed()
-        (pixels, quality), _ = self._call(index, work, engine.refine_took)
+        (pixels, quality, difference), _ = self._call(index, work, engine.refine_took)
         # Told before what it costs is known whole: showing the result belongs to the step.
         keeps = controller.keeps(index, quality)
         if not math.isnan(quality):
@@ -286,8 +286,9 @@ class Run:
         if keeps:
             self._show(index, pixels)
         ms = self._elapsed() - before
-        controller.refined(index, quality, ms)
-        self._record(Event("refine", index, state.iteration, ms, self._elapsed(), quality))
+        controller.refined(index, quality, ms, difference)
+        event = Event("refine", index, state.iteration, ms, self._elapsed(), quality, difference=difference)
+        self._record(event)
         self._rounds.refined(index, seen.gates, seen.degradations)
         self._ended(index)
         self._forget()
@@ -357,12 +358,14 @@ def mean_tokens(survey: Sequence[tuple[float, Array]]) -> Array:
     return np.asarray(total / shares, np.float32)
 
 
-def joined(one: Array, quality: float, count: int, other: Array, others: float) -> tuple[Array, float]:
-    """The mean of `count` restorations, of predicted `quality`, joined by an `other`, and the quality to expect of it."""
+def joined(one: Array, quality: float, count: int, other: Array, others: float) -> tuple[Array, float, float]:
+    """The mean of `count` restorations, of predicted `quality`, joined by an `other`; the quality to expect of it; the mean
+    squared difference of what was joined.
+    """
     other = np.clip(other, 0, 1)
     difference = float(np.square(one - other, dtype=np.float64).mean())
     mean = (np.float32(count) * one + other) / np.float32(count + 1)
-    return mean, quality_of_mean(quality, count, others, difference)
+    return mean, quality_of_mean(quality, count, others, difference), difference
 
 
 def _broken(restored: Array, source: Array) -> bool:

@@ -54,21 +54,22 @@ Json play_controller(const Json& given) {
     } else if (action.kind == Kind::kEncode) {
       actions.push_back("encode" + tile);
       const auto& row = tiles.at(action.tile).at("encode").at(iteration);
-      ms = row.at(2);
-      controller.encoded(action.tile, number(row.at(0)), row.at(1), ms, tiles.at(action.tile).value("upright", false));
+      const auto& promised = tiles.at(action.tile).at("prospect");
+      ms = row.at(1);
+      controller.encoded(action.tile, number(row.at(0)), {promised.at(0), promised.at(1), promised.at(2)}, ms);
     } else if (action.kind == Kind::kMirror) {
       actions.push_back("mirror" + tile);
-      ms = tiles.at(action.tile).at("encode").at(iteration).at(2);
+      ms = tiles.at(action.tile).at("encode").at(iteration).at(1);
       controller.mirrored(action.tile, ms);
     } else if (action.kind == Kind::kRecall) {
       actions.push_back("recall" + tile);
-      ms = tiles.at(action.tile).at("encode").at(0).at(2);
+      ms = tiles.at(action.tile).at("encode").at(0).at(1);
       controller.recalled(action.tile, ms);
     } else {
       actions.push_back("refine" + tile);
       const auto& row = tiles.at(action.tile).at("refine").at(iteration);
       ms = row.at(1);
-      controller.refined(action.tile, number(row.at(0)), ms);
+      controller.refined(action.tile, number(row.at(0)), ms, row.at(2));
     }
     elapsed += ms + idle;
     if (given.contains("cancel_after") && actions.size() == given.at("cancel_after")) controller.cancel();
@@ -92,7 +93,9 @@ Json play_routing(const Json& given) {
   logits = agreed_logits(routing, looks, logits);
   Json gates = Json::object();
   for (const auto& [name, gate] : route(routing, number(given.at("granularity")), logits)) gates[name] = gate;
-  Json results = {{"gates", gates}, {"upright", stands_upright(routing, logits)}};
+  const Prospect promised = prospect(routing, logits);
+  Json results = {{"gates", gates},
+                  {"prospect", {{"belief", promised.belief}, {"variance", promised.variance}, {"upright", promised.upright}}}};
   constexpr const char* kSources[] = {"own", "look", "mean"};
   if (!looks.empty()) results["tokens"] = kSources[static_cast<int>(token_source(routing, looks.front()))];
   return results;

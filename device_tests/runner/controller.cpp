@@ -8,13 +8,20 @@
 
 namespace {
 
-// What is left to gain after a refine nobody has looked at yet: after the first, and after the last view.
-constexpr double kUnseen = 0.25, kSettled = 0.025;
 // A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
 constexpr double kTolerance = 0.05;
 
 std::optional<double> optional_of(const nlohmann::ordered_json& value) {
   return value.is_null() ? std::nullopt : std::optional<double>(value.get<double>());
+}
+
+// By how much a tile's next iteration is expected to lower its error. A mean of n views has v / n of what differs from view to view,
+// and differs from the last one by v n / (n - 1) before that joins; of the first, v is a share of the error. Going on gains nothing.
+double expected(const TileState& tile, double quality, double difference) {
+  const double count = tile.iteration;
+  if (tile.view() == 0) return 0.0;
+  if (tile.iteration == 1) return tile.prospect.variance * quality_to_mse(quality) / 2;
+  return difference * (count - 1) / (count * count * (count + 1));
 }
 
 }  // namespace
@@ -72,20 +79,23 @@ void Controller::looked(double ms, bool survey) {
   for (std::size_t index = 0; index < kept; ++index) surveyed_.insert(index * count / kept);
 }
 
-void Controller::encoded(std::size_t index, double quality, double belief, double ms, bool upright) {
+void Controller::encoded(std::size_t index, double quality, const Prospect& prospect, double ms) {
   cost_.encode = cost_.encode.observe(ms);
   TileState& tile = tiles_[index];
   if (std::isnan(quality)) quality = 0.0;
-  tile.belief = belief;
   tile.estimate = true;
   if (tile.iteration == tile.best_iteration) tile.assessed = quality;
-  tile.gain = tile.area * quality_to_mse(quality) * belief * belief;
   if (tile.iteration == 0) {
     tile.original = true;
     if (!tile.quality) {
-      tile.upright = upright;
+      tile.prospect = prospect;
+      tile.gain = tile.area * quality_to_mse(quality) * prospect.belief * prospect.belief;
       tile.quality = quality;
-      if (enough(tile, quality)) finish(index, "quality");
+      if (enough(tile, quality)) {
+        finish(index, "quality");
+      } else if (settled(tile, quality)) {
+        finish(index, "plateau");
+      }
     }
   }
   make_room(index);
@@ -105,7 +115,7 @@ void Controller::recalled(std::size_t index, double ms) {
   make_room(index);
 }
 
-void Controller::refined(std::size_t index, double quality, double ms) {
+void Controller::refined(std::size_t index, double quality, double ms, double difference) {
   cost_.refine = cost_.refine.observe(ms);
   TileState& tile = tiles_[index];
   ++tile.iteration;
@@ -114,21 +124,18 @@ void Controller::refined(std::size_t index, double quality, double ms) {
     finish(index, "broken");
     return;
   }
-  const double gained = quality - tile.assessed;
   const bool kept = keeps(index, quality);
   if (kept) {
     tile.best_iteration = tile.iteration;
     tile.quality = quality;
   }
-  // A mean of n views with errors of their own gains 1 / n (n + 1) by one more.
-  const double left = tile.mirrors() ? 2.0 * kUnseen / (tile.iteration * (tile.iteration + 1)) : kSettled;
-  tile.gain = left * tile.area * quality_to_mse(quality) * tile.belief * tile.belief;
+  tile.gain = tile.area * expected(tile, quality, difference);
   const bool forced = tile.iteration < policy_.min_iterations;
   if (kept && enough(tile, quality)) {
     finish(index, "quality");
   } else if (!kept && !forced) {
     finish(index, "regression");
-  } else if (gained < policy_.min_gain && !forced) {
+  } else if (settled(tile, quality)) {
     finish(index, "plateau");
   } else if (tile.iteration >= policy_.max_iterations) {
     finish(index, "iterations");
@@ -205,7 +212,7 @@ std::optional<std::size_t> Controller::next(double elapsed_ms) const {
 Action Controller::step(std::size_t index) const {
   const TileState& tile = tiles_[index];
   if (look_is_due(tile)) return {Kind::kLook, 0};
-  if (!tile.estimate) return {tile.mirrors() ? Kind::kMirror : Kind::kEncode, index};
+  if (!tile.estimate) return {tile.view() ? Kind::kMirror : Kind::kEncode, index};
   return {original_is_missing(tile) ? Kind::kRecall : Kind::kRefine, index};
 }
 
@@ -222,6 +229,11 @@ bool Controller::good_enough() const {
 
 bool Controller::enough(const TileState& tile, double quality) const {
   return policy_.min_quality && tile.iteration >= policy_.min_iterations && quality >= *policy_.min_quality;
+}
+
+bool Controller::settled(const TileState& tile, double quality) const {
+  const double worth = quality_to_mse(quality) - quality_to_mse(quality + policy_.min_gain);
+  return tile.iteration >= policy_.min_iterations && tile.gain <= tile.area * worth;
 }
 
 void Controller::finish(std::size_t index, const char* reason) {

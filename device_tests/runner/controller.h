@@ -11,13 +11,14 @@
 #include <vector>
 
 #include "cost.h"
+#include "routing.h"
 
 struct Policy {
   std::optional<double> budget_ms;
   std::optional<double> min_quality;
   int max_iterations = 4;
   int min_iterations = 0;
-  double min_gain = 0.04;
+  double min_gain = 0.001;
   bool rollback = true;
 };
 
@@ -40,17 +41,17 @@ struct TileState {
   int best_iteration = 0;
   std::optional<double> quality;
   double assessed = 0.0;  // the kept picture's quality as encode, not the refine before, saw it, if it did
-  double belief = 0.0;
+  Prospect prospect;
+  // By how much the next iteration is expected to lower the picture's error.
   double gain = std::numeric_limits<double>::infinity();
   bool original = false;
   bool estimate = false;
-  bool upright = false;  // it is not to be turned upside down
   std::string done;
 
   // Mirror images that it is restored in.
-  int views() const { return upright ? 1 : kViews; }
-  // Whether its next iteration restores one of them.
-  bool mirrors() const { return iteration >= 1 && iteration <= views(); }
+  int views() const { return prospect.upright ? 1 : kViews; }
+  // The one that its next iteration restores; 0 where that goes on from the last result.
+  int view() const { return iteration <= views() ? iteration : 0; }
   // Looks at the whole picture that its next iteration goes by; all of its views go by the first one's.
   int looks() const { return std::max(1, iteration - views() + 1); }
 };
@@ -62,10 +63,12 @@ class Controller {
   Action choose(double elapsed_ms);
   // `survey`: tiles are to be encoded before the first is refined, as far as time and room allow.
   void looked(double ms, bool survey);
-  void encoded(std::size_t index, double quality, double belief, double ms, bool upright);
+  // `prospect` counts the first time alone.
+  void encoded(std::size_t index, double quality, const Prospect& prospect, double ms);
   void mirrored(std::size_t index, double ms);
   void recalled(std::size_t index, double ms);
-  void refined(std::size_t index, double quality, double ms);
+  // `difference`: of a view, the mean squared difference of its restoration from the mean that it joined.
+  void refined(std::size_t index, double quality, double ms, double difference);
   // Whether the picture shall show what a refine gave, by its predicted quality; no when that is NaN.
   bool keeps(std::size_t index, double quality) const;
   void cancel();
@@ -92,6 +95,8 @@ class Controller {
   static bool original_is_missing(const TileState& tile);
   bool good_enough() const;
   bool enough(const TileState& tile, double quality) const;
+  // Whether a tile of this quality has no iteration to come that is worth it, or forced.
+  bool settled(const TileState& tile, double quality) const;
   void finish(std::size_t index, const char* reason);
   void make_room(std::size_t working);
   int weight(std::size_t index) const;

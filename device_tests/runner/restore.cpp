@@ -25,10 +25,11 @@ bool broken(const Tensor& restored, const Tensor& source) {
 
 struct Mean {
   Tensor picture;
-  double quality;
+  double quality, difference;
 };
 
-// The mean of `count` restorations, of predicted `quality`, joined by an `other`, and the quality to expect of it.
+// The mean of `count` restorations, of predicted `quality`, joined by an `other`; the quality to expect of it; the mean squared
+// difference of what was joined.
 Mean joined(Tensor one, double quality, int count, const Tensor& other, double others) {
   double difference = 0.0;
   for (std::size_t i = 0; i < one.data.size(); ++i) {
@@ -38,7 +39,7 @@ Mean joined(Tensor one, double quality, int count, const Tensor& other, double o
     one.data[i] = (static_cast<float>(count) * one.data[i] + second) / static_cast<float>(count + 1);
   }
   difference /= static_cast<double>(one.data.size());
-  return {std::move(one), quality_of_mean(quality, count, others, difference)};
+  return {std::move(one), quality_of_mean(quality, count, others, difference), difference};
 }
 
 // Mean of tiles' tokens by their shares of the picture.
@@ -104,10 +105,11 @@ class Run {
     return std::isnan(quality) ? quality : std::clamp(task_.slope * quality + task_.offset, 0.0, 1.0);
   }
 
-  void record(const char* ran, std::size_t tile, int iteration, double ms, std::optional<double> quality) {
+  void record(const char* ran, std::size_t tile, int iteration, double ms, std::optional<double> quality, const Json& more = {}) {
     const Json said = quality && !std::isnan(*quality) ? Json(*quality) : Json();
     trace_.push_back({{"ran", ran}, {"tile", tile}, {"iteration", iteration}, {"cost_ms", ms}, {"elapsed_ms", elapsed()},
                       {"quality", said}, {"broken", quality && std::isnan(*quality)}});
+    if (more.is_object()) trace_.back().update(more);
     rounds_.spent(ms, elapsed(), (*ran == 'l' || *ran == 'e') && iteration == 0);
   }
 
@@ -127,14 +129,8 @@ class Run {
 
   // What a tile's next iteration starts from.
   Tensor source_of(std::size_t index) const {
-    if (const int view = view_of(index)) return mirror(original_of(index), view);
+    if (const int view = controller_.tiles()[index].view()) return mirror(original_of(index), view);
     return to_program(current_[index], task_.tile);
-  }
-
-  // The mirror image that a tile's next iteration restores; 0 where it goes on from its current picture.
-  int view_of(std::size_t index) const {
-    const TileState& tile = controller_.tiles()[index];
-    return tile.mirrors() ? tile.iteration : 0;
   }
 
   void encode(std::size_t index) {
@@ -150,14 +146,10 @@ class Run {
     const auto logits = agreed_logits(task_.routing, looks, said.logits);
     gates_[index] = route(task_.routing, said.granularity, logits);
     beliefs_[index].clear();
-    double strongest = 0.0;
     const auto leaves = task_.routing.leaves();
-    for (std::size_t i = 0; i < leaves.size(); ++i) {
-      beliefs_[index].emplace_back(leaves[i], sigmoid(logits[i]));
-      strongest = std::max(strongest, beliefs_[index].back().second);
-    }
+    for (std::size_t i = 0; i < leaves.size(); ++i) beliefs_[index].emplace_back(leaves[i], sigmoid(logits[i]));
     estimates_[index] = encoded;
-    if (tile.mirrors()) {
+    if (tile.view()) {
       controller_.mirrored(index, ms);
       record("mirror", index, iteration, ms, {});
       forget();
@@ -165,8 +157,9 @@ class Run {
     }
     if (iteration == 0) originals_[index] = encoded;
     const double quality = calibrated(said.quality);
-    controller_.encoded(index, quality, strongest, ms, stands_upright(task_.routing, logits));
-    record("encode", index, iteration, ms, quality);
+    const Prospect promised = prospect(task_.routing, logits);
+    controller_.encoded(index, quality, promised, ms);
+    record("encode", index, iteration, ms, quality, {{"prospect", {promised.belief, promised.variance, promised.upright}}});
     if (iteration == 0) {
       rounds_.started(index, quality, beliefs_[index]);
       ended(index);
@@ -186,7 +179,7 @@ class Run {
   void refine(std::size_t index) {
     const double before = elapsed();
     const Tensor source = source_of(index);
-    const int view = view_of(index);
+    const int view = controller_.tiles()[index].view();
     Tensor weights{{1, static_cast<std::int64_t>(gates_[index].size() * task_.rank), 1, 1}, {}};
     for (const auto& [name, weight] : gates_[index]) {
       weights.data.insert(weights.data.end(), task_.rank, static_cast<float>(weight));
@@ -196,20 +189,21 @@ class Run {
     if (!survey_.empty() && !tokens_) tokens_ = mean_tokens(survey_);
     const Refined refined = program_.refine(source, original->get(), estimate, tokens_ ? *tokens_ : estimate.tokens, weights);
     Tensor restored = copy_of(refined.restored);
-    double quality = calibrated(broken(restored, source) ? std::nan("") : refined.quality);
+    double quality = calibrated(broken(restored, source) ? std::nan("") : refined.quality), difference = 0.0;
     if (!std::isnan(quality)) {
       if (view) {
         Mean mean = joined(to_program(current_[index], task_.tile), predicted_[index], view, mirror(restored, view), quality);
         restored = std::move(mean.picture);
         quality = mean.quality;
+        difference = mean.difference;
       }
       predicted_[index] = quality;
       current_[index] = from_program(restored, current_[index]);
       if (controller_.keeps(index, quality)) kept_[index] = current_[index];
     }
     const double ms = elapsed() - before;
-    controller_.refined(index, quality, ms);
-    record("refine", index, controller_.tiles()[index].iteration, ms, quality);
+    controller_.refined(index, quality, ms, difference);
+    record("refine", index, controller_.tiles()[index].iteration, ms, quality, {{"difference", difference}});
     rounds_.refined(index, gates_[index], beliefs_[index]);
     ended(index);
     forget();

@@ -25,6 +25,7 @@ Routing routing_from(const nlohmann::ordered_json& values) {
   routing.uneven = values.at("uneven").get<std::set<std::string>>();
   routing.look_tokens = values.value("look_tokens", std::set<std::string>());
   routing.mean_tokens = values.value("mean_tokens", std::set<std::string>());
+  routing.variance = values.value("variance", std::map<std::string, double>());
   return routing;
 }
 
@@ -82,12 +83,23 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<std:
   return logits;
 }
 
-bool stands_upright(const Routing& routing, const std::vector<double>& logits) {
+// The share of leaves that `Routing::variance` does not name.
+static constexpr double kUnknownVariance = 0.1;
+
+Prospect prospect(const Routing& routing, const std::vector<double>& logits) {
+  Prospect promised;
+  double total = 0.0, weighted = 0.0;
   const auto leaves = routing.leaves();
   for (std::size_t i = 0; i < leaves.size(); ++i) {
-    if (routing.whole.count(leaves[i]) > 0 && sigmoid(logits.at(i)) > 0.5) return true;
+    const double belief = sigmoid(logits.at(i));
+    const auto known = routing.variance.find(leaves[i]);
+    promised.belief = std::max(promised.belief, belief);
+    promised.upright = promised.upright || (routing.whole.count(leaves[i]) > 0 && belief > 0.5);
+    total += belief;
+    weighted += belief * (known == routing.variance.end() ? kUnknownVariance : known->second);
   }
-  return false;
+  if (total > 0.0) promised.variance = weighted / total;
+  return promised;
 }
 
 TokenSource token_source(const Routing& routing, const std::vector<double>& look) {

@@ -1,6 +1,7 @@
 // From an assessment to the experts' gates; the same as burnish.runtime.routing.
 #pragma once
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
@@ -9,6 +10,14 @@
 
 // Experts in the order of the stacked ranks: parents, then leaves.
 using Gates = std::vector<std::pair<std::string, double>>;
+
+// What the assessment of a picture as it came promises: the belief in its likeliest degradation, the share of a restoration's error
+// that differs from view to view, and whether it is not to be turned upside down.
+struct Prospect {
+  double belief = 0.0;
+  double variance = 0.0;
+  bool upright = false;
+};
 
 struct Routing {
   std::vector<std::pair<std::string, std::vector<std::string>>> tree;
@@ -19,6 +28,7 @@ struct Routing {
   std::set<std::string> uneven;  // of these, those that tiles judge too
   std::set<std::string> look_tokens;  // where the first look finds one of these likely, tiles take its tokens
   std::set<std::string> mean_tokens;  // and of these, the mean of all tiles' tokens
+  std::map<std::string, double> variance;  // of a prospect, by leaf
 
   std::vector<std::string> leaves() const;
 };
@@ -32,9 +42,8 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
 // the tile's own; none for a picture of one tile.
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
                                   const std::vector<double>& tile);
-// Whether a tile with these logits is not to be turned upside down: a leaf in `whole`, which light from above gives away, is
-// believed above 0.5. A runner knows no gates that a caller states.
-bool stands_upright(const Routing& routing, const std::vector<double>& logits);
+// Of a tile with these logits. A runner knows no gates that a caller states, and its own open no further than it believes.
+Prospect prospect(const Routing& routing, const std::vector<double>& logits);
 // Whose tokens a refine of a tile asks.
 enum class TokenSource { kOwn, kLook, kMean };
 

@@ -163,11 +163,10 @@ def test_takes_the_same_decisions(
         expected.iteration,
         expected.tiles,
     )
-    qualities = [
-        (row[3] if len(row) > 3 else None, e.quality) for row, e in zip(said["trace"], expected.trace, strict=True)
-    ]
-    for mine, theirs in qualities:
-        assert mine == pytest.approx(theirs, abs=1e-6)
+    for (*_, quality, prospect, difference), event in zip(said["trace"], expected.trace, strict=True):
+        assert quality == pytest.approx(event.quality, abs=1e-6)
+        assert prospect == (event.prospect and pytest.approx(event.prospect._asdict(), abs=1e-6))
+        assert difference == pytest.approx(event.difference, abs=1e-9)
     for mine, theirs in zip(said["steps"], expected.steps, strict=True):
         assert mine["gates"] == pytest.approx(theirs.gates, abs=1e-6)
         assert mine["degradations"] == pytest.approx(theirs.degradations, abs=1e-6)

@@ -19,8 +19,8 @@ from conformance import PLAYERS, Case  # noqa: E402
 RISING = [0.5, 0.6, 0.65, 0.68, 0.69, 0.695, 0.7, 0.7]
 SEED = {"encode": [10, 0], "refine": [20, 0]}
 NOTHING = {"encode": [0, 0], "refine": [0, 0]}
-# Cases state that any gain goes on, so that they do not change with the default.
-ANY_GAIN: Case = {"min_gain": 0.0}
+# Cases state that whatever is expected goes on, so that they do not change with the default.
+ANY_GAIN: Case = {"min_gain": -1.0}
 
 
 def tile(
@@ -28,32 +28,34 @@ def tile(
     qualities: list[float | None],
     encode_ms: float = 10,
     refine_ms: float | list[float] = 20,
-    beliefs: list[float] | None = None,
     assessed: list[float | None] | None = None,
+    belief: float = 0.8,
+    variance: float = 0.1,
     upright: bool = True,
+    differences: list[float] | None = None,
 ) -> Case:
-    """One tile's answers: what encode assesses before every iteration, and what refine predicts after it; after the first
-    encode says what refine said, unless `assessed` has something else. Whether it is to stay upright.
+    """One tile's answers: what encode assesses before every iteration, and what refine predicts after it, with the difference
+    of a view from the mean; after the first encode says what refine said, unless `assessed` has something else. Its prospect.
     """
     count = len(qualities)
     times = refine_ms if isinstance(refine_ms, list) else [refine_ms] * count
     assessed = [start, *(assessed or qualities[:-1])]
-    beliefs = beliefs or [0.8, 0.4, 0.2, 0.1, 0.05, 0.05, 0.05, 0.05]
+    differences = differences or [0.0, 0.002, 0.001, 0.0008, *[0.0] * count]
     return {
-        "encode": [[q, b, encode_ms] for q, b in zip(assessed, beliefs, strict=False)],
-        "refine": [[q, ms] for q, ms in zip(qualities, times, strict=False)],
-        "upright": upright,
+        "prospect": [belief, variance, upright],
+        "encode": [[q, encode_ms] for q in assessed],
+        "refine": [[q, ms, d] for q, ms, d in zip(qualities, times, differences, strict=False)],
     }
 
 
 def one(name: str, policy: Case, answers: Case | None = None, cost: Case = NOTHING, **more: Any) -> Case:
-    """A case of a picture of one tile. Any gain goes on, unless the policy says otherwise."""
+    """A case of a picture of one tile. It goes on whatever is expected, unless the policy says otherwise."""
     policy = ANY_GAIN | policy
     return {"name": name, "policy": policy, "cost": cost, **more, "tiles": [answers or tile(0.4, RISING)]}
 
 
 def controller() -> dict[str, list[Case]]:
-    free = {"max_iterations": 8, "min_gain": -1.0}
+    free = {"max_iterations": 8}
     slow = tile(0.4, RISING, refine_ms=[20, 60, 60, 60, 60, 60, 60, 60])
     spike = tile(0.4, RISING, refine_ms=[20, 20, 200, 20, 20, 20, 20, 20])
     cases = [
@@ -78,7 +80,7 @@ def controller() -> dict[str, list[Case]]:
         ),
         one("regression rolls back", {}, tile(0.4, [0.5, 0.3, 0.6])),
         one("regression in the first step keeps the picture itself", {}, tile(0.4, [0.2, 0.6])),
-        one("regression comes before plateau", {"min_gain": 0.5}, tile(0.4, [0.2, 0.6])),
+        one("regression comes before plateau", {"min_gain": 0.5}, tile(0.4, [0.2, 0.6], belief=1.0)),
         one(
             "a picture that is rolled back reaches no quality",
             {"min_quality": 0.3, "min_iterations": 1},
@@ -91,26 +93,65 @@ def controller() -> dict[str, list[Case]]:
         ),
         one(
             "without roll-back the last is kept",
-            {"rollback": False, "min_gain": -1.0, "max_iterations": 3},
+            {"rollback": False, "max_iterations": 3},
             tile(0.4, [0.6, 0.5, 0.3]),
         ),
-        one("without roll-back a loss is a plateau", {"rollback": False}, tile(0.4, [0.6, 0.5, 0.7])),
-        one("plateau", {"min_gain": 0.04}, tile(0.4, [0.5, 0.53, 0.7])),
-        {"name": "the default's plateau", "policy": {}, "cost": NOTHING, "tiles": [tile(0.4, [0.441, 0.46, 0.7])]},
-        one("plateau keeps a small gain", {"min_gain": 0.02}, tile(0.4, [0.41, 0.53, 0.7])),
-        one("a tie is no plateau without a least gain", {"max_iterations": 3}, tile(0.4, [0.5, 0.5, 0.5])),
-        one("a tie is a plateau with a least gain", {"min_gain": 0.001}, tile(0.4, [0.5, 0.5, 0.5])),
+        one("without roll-back a loss goes on", {"rollback": False, "max_iterations": 3}, tile(0.4, [0.6, 0.5, 0.7])),
+        one(
+            "a picture in which nothing is believed is not restored",
+            {"min_gain": 0.001},
+            tile(0.4, RISING, belief=0.04),
+        ),
+        one("nor one of no belief at all", {"min_gain": 0.0}, tile(0.4, RISING, belief=0.0)),
+        one("nor where its assessment is broken", {"min_gain": 0.001}, tile(None, RISING, belief=0.04)),
+        one("but where it has to be", {"min_gain": 0.001, "min_iterations": 1}, tile(0.4, RISING, belief=0.04)),
+        one("or where more is believed", {"min_gain": 0.001}, tile(0.4, RISING, belief=0.15, variance=0.0)),
+        one("wanted quality comes before nothing to gain", {"min_quality": 0.4}, tile(0.4, RISING, belief=0.0)),
+        one(
+            "plateau: a mirror image that is expected to bring little",
+            {"min_gain": 0.001},
+            tile(0.4, RISING, variance=0.01),
+        ),
+        one("a mirror image that is expected to bring more", {"min_gain": 0.001, "max_iterations": 2}),
+        {
+            "name": "the default's plateau",
+            "policy": {},
+            "cost": NOTHING,
+            "tiles": [tile(0.4, RISING, variance=0.018), tile(0.4, RISING, variance=0.019)],
+            "areas": [0.5, 0.5],
+        },
+        one(
+            "plateau: the first two views differ little",
+            {"min_gain": 0.001},
+            tile(0.4, RISING, upright=False, differences=[0.0, 1e-5, 0.002, 0.002]),
+        ),
+        one(
+            "plateau: the third view differs little from the first two",
+            {"min_gain": 0.001},
+            tile(0.4, RISING, upright=False, differences=[0.0, 0.002, 1e-5, 0.002]),
+        ),
+        one("nothing is expected after the mirror image where it stays upright", {"min_gain": 0.0}),
+        one(
+            "nothing is expected after the views",
+            {"min_gain": 0.0, "max_iterations": 6},
+            tile(0.4, RISING, upright=False),
+        ),
+        one("it goes on after the views where it has to", {"min_gain": 0.0, "min_iterations": 3}),
         one("a tie keeps the later picture", {"max_iterations": 2}, tile(0.5, [0.5, 0.5])),
-        one("plateau comes before the iteration limit", {"min_gain": 0.2, "max_iterations": 1}),
+        one(
+            "plateau comes before the iteration limit",
+            {"min_gain": 0.2, "max_iterations": 1},
+            tile(0.4, RISING, belief=1.0),
+        ),
         one("a negative least gain leaves regression alone", free, tile(0.4, [0.5, 0.3, 0.6])),
-        one("a loss too small to be believed is kept and is a plateau", {}, tile(0.4, [0.5, 0.49, 0.6])),
+        one("a loss too small to be believed is kept", {"max_iterations": 3}, tile(0.4, [0.5, 0.49, 0.6])),
         one(
             "a loss too small to be believed, a negative least gain",
             {**free, "max_iterations": 3},
             tile(0.4, [0.5, 0.49, 0.6]),
         ),
-        one("a small loss in the first step is kept", {}, tile(0.4, [0.38, 0.6])),
-        one("a loss just too small to be believed", {}, tile(0.4, [0.355, 0.6])),
+        one("a small loss in the first step is kept", {"max_iterations": 2}, tile(0.4, [0.38, 0.6])),
+        one("a loss just too small to be believed", {"max_iterations": 2}, tile(0.4, [0.355, 0.6])),
         one("a loss just large enough", {}, tile(0.4, [0.345, 0.6])),
         one(
             "small losses, each from the last kept",
@@ -134,7 +175,7 @@ def controller() -> dict[str, list[Case]]:
         ),
         one(
             "the mean with the mirror image counts from what refine said",
-            {"max_iterations": 2, "min_gain": 0.04},
+            {"max_iterations": 2},
             tile(0.4, [0.5, 0.53], assessed=[0.3]),
         ),
         one(
@@ -159,15 +200,15 @@ def controller() -> dict[str, list[Case]]:
             tile(0.4, [0.5, 0.53, 0.52, 0.54], assessed=[0.3, 0.3, 0.3], upright=False),
         ),
         one(
-            "after the views a gain counts from what encode says",
-            {"max_iterations": 8},
-            tile(0.4, [0.5, 0.51, 0.52, 0.53, 0.54, 0.54], assessed=[0.9, 0.9, 0.9, 0.53, 0.545], upright=False),
+            "after the views a loss counts from what encode says",
+            {"max_iterations": 6},
+            tile(0.4, [0.5, 0.51, 0.52, 0.53, 0.54, 0.54], assessed=[0.9, 0.9, 0.9, 0.53, 0.6], upright=False),
         ),
         one("a broken view", {}, tile(0.4, [0.5, 0.51, None, 0.6], upright=False)),
         one("broken first step", {}, tile(0.4, [None, 0.6])),
         one("broken later step", {}, tile(0.4, [0.5, None, 0.6])),
         one("broken ends even forced iterations", {"min_iterations": 3}, tile(0.4, [0.5, None, 0.6])),
-        one("broken ends without roll-back too", {"rollback": False, "min_gain": -1.0}, tile(0.4, [0.5, None, 0.6])),
+        one("broken ends without roll-back too", {"rollback": False}, tile(0.4, [0.5, None, 0.6])),
         one("broken assessment counts as zero", {"max_iterations": 1}, tile(None, [0.1, 0.2])),
         one(
             "broken assessment does not reach a quality", {"min_quality": 0.1, "max_iterations": 1}, tile(None, [0.05])
@@ -242,6 +283,7 @@ ROUTING = {
     "top": 4,
     "whole": ["haze", "low_light"],
     "uneven": ["low_light"],
+    "variance": {"rain": 0.2, "snow": 0.15, "haze": 0.05, "low_light": 0.08, "noise": 0.12, "blur": 0.01},
 }
 
 
@@ -255,8 +297,8 @@ def routing() -> dict[str, list[Case]]:
         more = {"looks": list(looks)} if looks else {}
         return {"name": name, "routing": ROUTING, "granularity": granularity, "logits": values, **more}
 
-    def given(name: str, degradations: dict[str, float]) -> Case:
-        return {"name": name, "routing": ROUTING, "given": degradations}
+    def given(name: str, degradations: dict[str, float], **seen: float) -> Case:
+        return {"name": name, "routing": ROUTING, "given": degradations, "logits": logits(**seen)}
 
     small = {"tree": {"a": ["x", "y"]}, "threshold": 0.0, "softness": 1.0, "top": 1, "whole": [], "uneven": []}
     cases = [
@@ -344,7 +386,9 @@ def routing() -> dict[str, list[Case]]:
             }.items()
         ),
         given("given by hand", {"rain": 0.7, "noise": 0.3}),
+        given("haze that is given keeps it upright, noise is seen", {"haze": 0.6}, noise=5.0),
         given("nothing given opens nothing", {}),
+        given("what is seen is believed where nothing is given", {}, jpeg=5.0),
         given("a parent can be given", {"weather": 1.0}),
         given("more than the top can be given", dict.fromkeys(leaves, 0.5)),
         given("an unknown leaf is refused", {"fog": 1.0}),
@@ -380,11 +424,10 @@ def tiles() -> dict[str, list[Case]]:
     third = [1 / 3] * 3
     good, fair, bad = ([0.7, 0.71, 0.712, 0.713], [0.5, 0.52, 0.53, 0.535], [0.3, 0.4, 0.45, 0.47])
     mixed = [
-        tile(0.6, good, beliefs=[0.3, 0.1, 0.1, 0.1]),
-        tile(0.3, fair, beliefs=[0.9, 0.4, 0.2, 0.1]),
-        tile(0.1, bad, beliefs=[0.9, 0.8, 0.6, 0.5]),
+        tile(0.6, good, belief=0.3),
+        tile(0.3, fair, belief=0.9),
+        tile(0.1, bad, belief=0.9),
     ]
-    doubtful = [*mixed[:2], tile(0.1, bad, beliefs=[0.9, 0.9, 0.05, 0.05])]
     alike = [tile(0.3, fair) for _ in range(3)]
 
     def order(name: str, policy: Case, answers: list[Case], **more: Any) -> Case:
@@ -394,16 +437,24 @@ def tiles() -> dict[str, list[Case]]:
     looking = {"looks": True, "look_ms": 12}
     surveying = looking | {"survey": True}
     turned = [
-        tile(0.6, [0.7, 0.71, 0.712, 0.713, 0.714], beliefs=[0.3, 0.1, 0.1, 0.1, 0.1], upright=False),
-        tile(0.3, [0.5, 0.52, 0.53, 0.535, 0.54], beliefs=[0.9, 0.4, 0.2, 0.1, 0.1], upright=False),
-        tile(0.3, [0.4, 0.45, 0.47, 0.48, 0.49], beliefs=[0.9, 0.8, 0.6, 0.5, 0.5]),
+        tile(0.6, [0.7, 0.71, 0.712, 0.713, 0.714], upright=False, differences=[0, 2e-4, 3e-4, 1e-5, 0]),
+        tile(0.3, [0.5, 0.52, 0.53, 0.535, 0.54], upright=False, differences=[0, 1e-3, 2e-4, 2e-5, 0]),
+        tile(0.3, [0.4, 0.45, 0.47, 0.48, 0.49]),
+    ]
+    varied = [
+        tile(0.1, bad, variance=0.001),
+        tile(0.3, fair, variance=0.05),
+        tile(0.3, fair, belief=0.05, variance=0.2),
     ]
     fifth, five = [0.2] * 5, [*mixed, *alike[:2]]
     slow = [tile(0.3, fair, encode_ms=20) for _ in range(3)]
     forced = {"min_iterations": 2, "max_iterations": 2}
     orders = [
-        order("every tile once, then the worst", {"budget_ms": 190, "min_gain": -1.0}, mixed),
-        order("an encode can send a tile back", {"budget_ms": 260, "min_gain": -1.0}, doubtful),
+        order("every tile once, then the worst", {"budget_ms": 190}, mixed),
+        order("the mirror image where it is expected to bring most", {"budget_ms": 130}, varied),
+        order("a tile in which nothing is believed is passed", {"max_iterations": 2, "min_gain": 0.001}, varied),
+        order("views where they bring most, until they bring little", {"min_gain": 0.001}, turned, **looking),
+        order("a survey finds nothing to restore", {"min_gain": 0.001}, [varied[2]] * 3, **surveying),
         order("to the iteration limit", {"max_iterations": 2}, mixed),
         order("no iterations allowed", {"max_iterations": 0}, mixed),
         order("alike tiles go round", {"max_iterations": 2}, alike),
@@ -420,7 +471,7 @@ def tiles() -> dict[str, list[Case]]:
         order("the mirror image goes by the first look", {"max_iterations": 2}, mixed, **looking),
         order("one look a round after that", {"max_iterations": 4}, mixed, **looking),
         order("no time for the look", {"budget_ms": 40}, mixed, **looking),
-        order("the look of a third round has to fit", {"budget_ms": 230, "min_gain": -1.0}, alike, **looking),
+        order("the look of a third round has to fit", {"budget_ms": 230}, alike, **looking),
         order("a survey comes before the first refine", {"max_iterations": 2}, mixed, **surveying),
         order("a survey of what can be kept", {"max_iterations": 1}, five, areas=fifth, keep=3, **surveying),
         order("no survey with room for one", {"max_iterations": 2}, mixed, keep=1, **surveying),
@@ -432,21 +483,19 @@ def tiles() -> dict[str, list[Case]]:
         order("views in the order of their gains", {"max_iterations": 4}, turned, **looking),
         order(
             "after the views a second look",
-            {"max_iterations": 5, "min_gain": -1.0},
+            {"max_iterations": 5},
             turned[:2],
             areas=[0.4, 0.6],
             **looking,
         ),
         order("views want no room", {"max_iterations": 4}, turned, keep=1),
-        order("after the views the original is encoded again", {"max_iterations": 5, "min_gain": -1.0}, turned, keep=1),
+        order("after the views the original is encoded again", {"max_iterations": 5}, turned, keep=1),
         order("room for one tile's features", {"max_iterations": 3}, mixed, keep=1),
         order("room for three tiles' features", {"max_iterations": 3}, mixed, keep=3),
-        order("no room costs the mirror images nothing", {"budget_ms": 175, "min_gain": -1.0}, alike, keep=1),
-        order("what was given up costs more and may not fit", {"budget_ms": 235, "min_gain": -1.0}, alike, keep=1),
+        order("no room costs the mirror images nothing", {"budget_ms": 175}, alike, keep=1),
+        order("what was given up costs more and may not fit", {"budget_ms": 235}, alike, keep=1),
         order("cancelled in the first round", {}, mixed, cancel_after=3),
-        order(
-            "no belief in any degradation: in order", {"max_iterations": 2}, [tile(0.5, fair, beliefs=[0.0] * 4)] * 3
-        ),
+        order("nothing is expected: in order", {"max_iterations": 2}, [tile(0.5, fair, belief=0.0, variance=0.0)] * 3),
     ]
     return {"plans": plans, "orders": orders}
 

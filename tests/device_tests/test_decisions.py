@@ -7,6 +7,7 @@ import pytest
 from burnish.device_tests.decisions import replay, returned
 from burnish.device_tests.trajectory import Qualities, Trajectory
 from burnish.runtime.controller import Policy, Stop
+from burnish.runtime.routing import Prospect
 from burnish.runtime.tiles import plan_tiles
 
 PLAN = plan_tiles(64, 96, 64)  # two tiles that share 32 columns
@@ -17,8 +18,9 @@ def flat(*levels: float, height: int = 64, width: int = 64) -> tuple[np.ndarray,
 
 
 def consistent(*qualities: float) -> Qualities:
-    """Encode says of a picture what refine said of it."""
-    return Qualities(qualities[:-1], qualities[1:], upright=True)
+    """Encode says of a picture what refine said of it; views differ."""
+    differences = (0.0, *[0.01] * (len(qualities) - 2))
+    return Qualities(qualities[:-1], qualities[1:], differences, Prospect(1.0, 0.1, upright=False))
 
 
 @pytest.mark.parametrize(

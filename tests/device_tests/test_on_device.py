@@ -44,8 +44,8 @@ def test_a_device_gives_the_trajectory_of_the_runtime(
     for ours, theirs in zip(there.pictures, here.pictures, strict=True):
         assert np.array_equal(to_pixels(ours), to_pixels(theirs))
     assert there.plan == here.plan
-    assert np.allclose([q[:2] for q in there.qualities], [q[:2] for q in here.qualities], atol=1e-9)
-    assert [q.upright for q in there.qualities] == [q.upright for q in here.qualities]
+    assert np.allclose([q[:3] for q in there.qualities], [q[:3] for q in here.qualities], atol=1e-9)
+    assert np.allclose([q.prospect for q in there.qualities], [q.prospect for q in here.qualities], atol=1e-9)
     assert all(a == pytest.approx(b, abs=1e-9) for a, b in zip(there.gates, here.gates, strict=True))
 
 

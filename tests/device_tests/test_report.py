@@ -27,12 +27,13 @@ from burnish.device_tests.summary import summarise, worst_pictures
 from burnish.device_tests.trajectory import Qualities, Trajectory
 from burnish.runtime.bundle import EMBEDDED, Bundle
 from burnish.runtime.errors import InputError
+from burnish.runtime.routing import Prospect
 from numpy.typing import NDArray
 from PIL import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-QUALITIES = Qualities(assessed=(0.3, 0.5), predicted=(0.5, 0.6), upright=True)
+QUALITIES = Qualities((0.3, 0.5), (0.5, 0.6), (0.0, 0.001), Prospect(1.0, 0.1, upright=True))
 
 
 @pytest.fixture(scope="module")

@@ -159,6 +159,9 @@ def test_a_restoration_takes_the_same_decisions_and_gives_the_same_bytes(
     assert [(e.ran, e.tile, e.iteration, e.broken) for e in got.trace] == [
         (e.ran, e.tile, e.iteration, False) for e in expected.trace
     ]
+    for ours, theirs in zip(got.trace, expected.trace, strict=True):
+        assert ours.prospect == pytest.approx(theirs.prospect, abs=1e-12)
+        assert ours.difference == pytest.approx(theirs.difference, abs=1e-12)
     assert (got.reason, got.iteration, got.tiles) == (expected.reason.value, expected.iteration, expected.tiles)
     assert got.quality == pytest.approx(expected.quality, abs=1e-12)
     for ours, theirs in zip(got.steps, expected.steps, strict=True):

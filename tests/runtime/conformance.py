@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,17 @@ from burnish.runtime.controller import Controller, Kind, Policy
 from burnish.runtime.cost import CostModel, Estimate
 from burnish.runtime.errors import InputError
 from burnish.runtime.quality import quality_of_mean
-from burnish.runtime.routing import Routing, agreed_logits, given_gates, route, sigmoid, stands_upright, token_source
+from burnish.runtime.routing import (
+    Gates,
+    Prospect,
+    Routing,
+    agreed_logits,
+    given_gates,
+    prospect,
+    route,
+    sigmoid,
+    token_source,
+)
 from burnish.runtime.tiles import plan_tiles, small_size
 
 FOLDER = Path(__file__).parents[1] / "conformance"
@@ -60,17 +71,17 @@ def play_controller(case: Case) -> Case:
             ms = case["look_ms"]
             controller.looked(ms, case.get("survey", False) and controller.rounds_looked_at == 0)
         elif action.kind is Kind.ENCODE:
-            quality, belief, ms = tiles[index]["encode"][iteration]
-            controller.encoded(index, number(quality), belief, ms, tiles[index].get("upright", False))
+            quality, ms = tiles[index]["encode"][iteration]
+            controller.encoded(index, number(quality), Prospect(*tiles[index]["prospect"]), ms)
         elif action.kind is Kind.MIRROR:
-            ms = tiles[index]["encode"][iteration][2]
+            ms = tiles[index]["encode"][iteration][1]
             controller.mirrored(index, ms)
         elif action.kind is Kind.RECALL:
-            ms = tiles[index]["encode"][0][2]
+            ms = tiles[index]["encode"][0][1]
             controller.recalled(index, ms)
         else:
-            quality, ms = tiles[index]["refine"][iteration]
-            controller.refined(index, number(quality), ms)
+            quality, ms, difference = tiles[index]["refine"][iteration]
+            controller.refined(index, number(quality), ms, difference)
         elapsed += ms + case.get("idle_ms", 0.0)
         if len(actions) == case.get("cancel_after"):
             controller.cancel()
@@ -86,21 +97,28 @@ def play_controller(case: Case) -> Case:
 
 
 def play_routing(case: Case) -> Case:
-    """Gates of an assessment, or those a caller gave, `error` where they are refused; whether a tile stays upright
-    and, where there is a look, whose tokens tiles take.
+    """Gates of an assessment and its prospect, or gates a caller gave, `error` where they are refused; where there is a look,
+    whose tokens tiles take.
     """
     routing = Routing(**case["routing"])
     if "given" in case:
         try:
-            return {"gates": given_gates(routing, case["given"])}
+            gates = given_gates(routing, case["given"])
         except InputError:
             return {"error": True}
+        return {"gates": gates, "prospect": promised(routing, case["logits"], gates)}
     logits = [number(z) for z in case["logits"]]
     looks = [[number(z) for z in look] for look in case.get("looks", [])]
     logits = agreed_logits(routing, looks, logits)
     gates = route(routing, number(case["granularity"]), logits)
-    upright = stands_upright(routing, dict(zip(routing.leaves, map(sigmoid, logits), strict=True)), gates)
-    return {"gates": gates, "upright": upright} | ({"tokens": token_source(routing, looks[0]).value} if looks else {})
+    return {"gates": gates, "prospect": promised(routing, logits, gates)} | (
+        {"tokens": token_source(routing, looks[0]).value} if looks else {}
+    )
+
+
+def promised(routing: Routing, logits: Sequence[float], gates: Gates) -> Case:
+    """The prospect of a picture with these logits."""
+    return prospect(routing, dict(zip(routing.leaves, map(sigmoid, logits), strict=True)), gates)._asdict()
 
 
 def play_plan(case: Case) -> Case:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 import pytest
 from burnish.runtime.controller import TOLERANCE, Action, Controller, Kind, Policy, Stop
 from burnish.runtime.cost import CostModel, Estimate
+from burnish.runtime.routing import Prospect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 quality = st.floats(0, 1)
 duration = st.floats(0.1, 100)
+prospects = st.builds(Prospect, quality, quality, st.booleans())
 
 
 @dataclass
@@ -30,11 +32,11 @@ class World:
     """A program's answers and durations, by tile and iteration."""
 
     starts: list[float]
-    beliefs: list[float]
+    prospects: list[Prospect]
     qualities: list[list[float]]
     encode_ms: list[float]
     refine_ms: list[float]
-    upright: list[bool]
+    differences: list[float]
 
 
 @st.composite
@@ -43,11 +45,11 @@ def worlds(draw: st.DrawFn, tiles: int | None = None, steady: bool = False) -> W
     times = st.lists(st.just(10.0) if steady else duration, min_size=7, max_size=7)
     return World(
         draw(st.lists(quality, min_size=count, max_size=count)),
-        draw(st.lists(quality, min_size=count, max_size=count)),
+        draw(st.lists(prospects, min_size=count, max_size=count)),
         draw(st.lists(st.lists(quality, min_size=7, max_size=7), min_size=count, max_size=count)),
         draw(times),
         draw(times),
-        draw(st.lists(st.booleans(), min_size=count, max_size=count)),
+        draw(st.lists(st.floats(0, 0.1), min_size=7, max_size=7)),
     )
 
 
@@ -70,19 +72,19 @@ def play(policy: Policy, world: World, cost: CostModel, keep: int = 100, survey:
         elif action.kind is Kind.RECALL:
             controller.recalled(action.tile, took)
         elif action.kind is Kind.MIRROR:
-            assert tile.mirrors
+            assert tile.view == tile.iteration
             controller.mirrored(action.tile, took)
         elif action.kind is Kind.ENCODE:
             assessed = ([world.starts[action.tile], *world.qualities[action.tile]])[tile.iteration]
             if not played.seen[action.tile]:
                 played.seen[action.tile].append(assessed)
-            controller.encoded(action.tile, assessed, world.beliefs[action.tile], took, world.upright[action.tile])
+            controller.encoded(action.tile, assessed, world.prospects[action.tile], took)
         else:
             assert tile.estimate, "refined without its estimate's features"
-            assert tile.original or tile.mirrors, "refined without its original's features"
+            assert tile.original or tile.view, "refined without its original's features"
             predicted_quality = world.qualities[action.tile][tile.iteration]
             played.seen[action.tile].append(predicted_quality)
-            controller.refined(action.tile, predicted_quality, took)
+            controller.refined(action.tile, predicted_quality, took, world.differences[tile.iteration])
         held = sum(
             t.original + (t.estimate and t.iteration > 0) for i, t in enumerate(controller.tiles) if i != action.tile
         )

@@ -27,21 +27,19 @@ public struct TileState: Equatable, Sendable {
   public internal(set) var done: Stop?
   /// The kept picture's quality as encode, not the refine before, saw it, if it did.
   var assessed = 0.0
-  var belief = 0.0
-  /// The expected drop of the picture's error.
+  var prospect = Prospect(belief: 0, variance: 0, upright: false)
+  /// By how much its next iteration is expected to lower the picture's error.
   var gain = Double.infinity
   var original = false
   var estimate = false
-  /// It is not to be turned upside down.
-  var upright = false
 
   init(area: Double) { self.area = area }
 
   /// Mirror images that it is restored in.
-  var views: Int { upright ? 1 : Controller.views }
+  var views: Int { prospect.upright ? 1 : Controller.views }
 
-  /// Whether its next iteration restores one of them.
-  var mirrors: Bool { iteration >= 1 && iteration <= views }
+  /// The mirror image that its next iteration restores; 0 where that goes on from the last result.
+  var view: Int { iteration <= views ? iteration : 0 }
 
   /// Looks at the whole picture that its next iteration goes by; all of its views go by the first one's.
   var looks: Int { max(1, iteration - views + 1) }
@@ -54,10 +52,6 @@ public struct TileState: Equatable, Sendable {
 /// mean of those before; later ones go on from there. Its rules are in docs/conformance.md; tests/conformance holds the cases
 /// that Python, Kotlin and Swift share.
 public struct Controller: Sendable {
-  /// What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
-  static let unseen = 0.25
-  /// The same after the last view.
-  static let settled = 0.025
   /// A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
   static let tolerance = 0.05
   /// Mirror images that a tile is restored in: left and right exchanged, upside down, both.
@@ -112,21 +106,23 @@ public struct Controller: Sendable {
     if survey && kept > 1 && hasTimeForAll { surveyed = Set((0..<kept).map { $0 * tiles.count / kept }) }
   }
 
-  /// A tile's current picture was encoded: its assessed quality, its largest degradation belief in [0, 1], and, of the picture
-  /// as it came, whether it is to stay upright.
-  public mutating func encoded(_ index: Int, quality: Double, belief: Double, ms: Double, upright: Bool = false) {
+  /// A tile's current picture was encoded: its assessed quality and, which counts the first time alone, its prospect.
+  public mutating func encoded(_ index: Int, quality: Double, prospect: Prospect, ms: Double) {
     cost.encode.observe(ms)
     let quality = quality.isNaN ? 0 : quality
-    tiles[index].belief = belief
     tiles[index].estimate = true
     if tiles[index].iteration == tiles[index].bestIteration { tiles[index].assessed = quality }
-    tiles[index].gain = tiles[index].area * Quality.error(quality) * (belief * belief)
     if tiles[index].iteration == 0 {
       tiles[index].original = true
       if tiles[index].quality == nil {
-        tiles[index].upright = upright
+        tiles[index].prospect = prospect
+        tiles[index].gain = tiles[index].area * Quality.error(quality) * (prospect.belief * prospect.belief)
         keep(index, quality)
-        if enough(tiles[index], quality) { finish(index, .quality) }
+        if enough(tiles[index], quality) {
+          finish(index, .quality)
+        } else if settled(tiles[index], quality) {
+          finish(index, .plateau)
+        }
       }
     }
     makeRoom(working: index)
@@ -147,8 +143,9 @@ public struct Controller: Sendable {
     makeRoom(working: index)
   }
 
-  /// An iteration of a tile ended with a predicted quality; NaN says that the result was broken and thrown away.
-  public mutating func refined(_ index: Int, quality: Double, ms: Double) {
+  /// An iteration of a tile ended with a predicted quality; NaN says that the result was broken and thrown away. `difference`: of
+  /// a view, the mean squared difference of its restoration from the mean that it joined.
+  public mutating func refined(_ index: Int, quality: Double, ms: Double, difference: Double) {
     cost.refine.observe(ms)
     tiles[index].iteration += 1
     tiles[index].estimate = false
@@ -156,18 +153,16 @@ public struct Controller: Sendable {
       finish(index, .broken)
       return
     }
-    let (gained, kept) = (quality - tiles[index].assessed, keeps(index, quality: quality))
+    let kept = keeps(index, quality: quality)
     if kept { keep(index, quality) }
+    tiles[index].gain = tiles[index].area * Self.expected(tiles[index], quality, difference)
     let tile = tiles[index]
-    // A mean of n views with errors of their own gains 1 / n (n + 1) by one more.
-    let left = tile.mirrors ? 2 * Self.unseen / Double(tile.iteration * (tile.iteration + 1)) : Self.settled
-    tiles[index].gain = left * tile.area * Quality.error(quality) * (tile.belief * tile.belief)
     let forced = tile.iteration < policy.minIterations
     if kept && enough(tile, quality) {
       finish(index, .quality)
     } else if !kept && !forced {
       finish(index, .regression)
-    } else if gained < policy.minGain && !forced {
+    } else if settled(tile, quality) {
       finish(index, .plateau)
     } else if tile.iteration >= policy.maxIterations {
       finish(index, .iterations)
@@ -203,6 +198,24 @@ public struct Controller: Sendable {
     let tile = tiles[index]
     let needs = [lookIsDue(tile), !tile.estimate, originalIsMissing(tile)]
     return Double(needs.count { $0 }) * cost.encode.upper + cost.refine.upper
+  }
+
+  /// By how much a tile's next iteration is expected to lower its error.
+  ///
+  /// Of the mean squared error of one of n views, v differs from view to view, so that their mean has v / n of it, and loses
+  /// v / n (n + 1) by one more. The last view and the mean of the n − 1 before differ by v n / (n − 1); before there are two, v is
+  /// a share of the error, by degradation. Going on after the views gains nothing.
+  private static func expected(_ tile: TileState, _ quality: Double, _ difference: Double) -> Double {
+    let count = Double(tile.iteration)
+    if tile.view == 0 { return 0 }
+    if tile.iteration == 1 { return tile.prospect.variance * Quality.error(quality) / 2 }
+    return difference * (count - 1) / (count * count * (count + 1))
+  }
+
+  /// Whether a tile of this quality has no iteration to come that is worth it, or forced.
+  private func settled(_ tile: TileState, _ quality: Double) -> Bool {
+    let worth = Quality.error(quality) - Quality.error(quality + policy.minGain)
+    return tile.iteration >= policy.minIterations && tile.gain <= tile.area * worth
   }
 
   /// The tile as it is now is what the picture shows.
@@ -251,7 +264,7 @@ public struct Controller: Sendable {
   private func step(_ index: Int) -> Action {
     let tile = tiles[index]
     if lookIsDue(tile) { return .look }
-    if !tile.estimate { return tile.mirrors ? .mirror(index) : .encode(index) }
+    if !tile.estimate { return tile.view > 0 ? .mirror(index) : .encode(index) }
     return originalIsMissing(tile) ? .recall(index) : .refine(index)
   }
 

@@ -8,8 +8,8 @@ public struct Policy: Equatable, Sendable {
   public var maxIterations = 4
   /// Of every tile, whatever the budget and the quality say.
   public var minIterations = 0
-  /// A smaller gain in predicted quality counts as a plateau.
-  public var minGain = 0.04
+  /// An iteration that is expected to gain no more quality is not begun.
+  public var minGain = 0.001
   /// Stop at a predicted loss and keep the picture before it.
   public var rollback = true
 

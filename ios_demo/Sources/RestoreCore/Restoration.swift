@@ -12,6 +12,10 @@ public struct Event: Equatable, Sendable {
   public let elapsedMs: Double
   /// Assessed by an encode, predicted by a refine (NaN: broken and thrown away), nil where nothing was said.
   public let quality: Double?
+  /// Of an encode.
+  public let prospect: Prospect?
+  /// Of a refine that restored a view, from the mean that it joined; 0 of others.
+  public let difference: Double
 }
 
 /// The whole picture after a round of iterations; iteration 0 is the picture as it came.
@@ -89,7 +93,11 @@ extension Event {
     .object([
       ("ran", .string(ran.rawValue)), ("tile", .integer(tile)), ("iteration", .integer(iteration)),
       ("cost_ms", .number(costMs)), ("elapsed_ms", .number(elapsedMs)), ("quality", .finite(quality)),
-      ("broken", .bool(quality?.isNaN == true)),
+      ("broken", .bool(quality?.isNaN == true)), ("prospect", prospect?.json ?? .null), ("difference", .number(difference)),
     ])
   }
+}
+
+extension Prospect {
+  var json: JSON { .array([.number(belief), .number(variance), .bool(upright)]) }
 }

@@ -11,6 +11,16 @@ public enum TokenSource: String, Sendable {
   case own, look, mean
 }
 
+/// What the assessment of a picture as it came promises of its restoration.
+public struct Prospect: Equatable, Sendable {
+  /// In the likeliest degradation.
+  public let belief: Double
+  /// Share of a restoration's mean squared error that differs from view to view.
+  public let variance: Double
+  /// It is not to be turned upside down.
+  public let upright: Bool
+}
+
 /// Logistic function, without overflow; 0 for NaN: what a broken assessment says is not believed.
 public func sigmoid(_ x: Double) -> Double {
   if x.isNaN { return 0 }
@@ -40,6 +50,8 @@ public struct Routing: Equatable, Sendable {
   public let lookTokens: [String]
   /// Otherwise, where it finds one of these likely, tiles take the mean of their tokens.
   public let meanTokens: [String]
+  /// Share of a restoration's mean squared error that differs from view to view, by leaf; `unknownVariance` of others.
+  public let variance: [String: Double]
 
   /// Reads bundle.json's `routing`. Throws `RestoreError.bundle`.
   public init(_ json: JSON) throws {
@@ -58,6 +70,11 @@ public struct Routing: Equatable, Sendable {
     uneven = try take("uneven", ["low_light"], \.asStrings)
     lookTokens = try take("look_tokens", [], \.asStrings)
     meanTokens = try take("mean_tokens", [], \.asStrings)
+    variance = try take("variance", [:]) { value in
+      guard let entries = value.asObject else { return nil }
+      let shares = entries.compactMap { entry in entry.value.asDouble.map { (entry.key, $0) } }
+      return shares.count == entries.count ? Dictionary(shares) { first, _ in first } : nil
+    }
     let names = tree.map(\.parent) + tree.flatMap(\.leaves)
     guard !tree.isEmpty, tree.allSatisfy({ !$0.leaves.isEmpty }), Set(names).count == names.count else {
       throw RestoreError.bundle("routing.tree needs different names, and leaves under every parent")
@@ -118,11 +135,21 @@ public struct Routing: Equatable, Sendable {
     return likely.contains(where: meanTokens.contains) ? .mean : .own
   }
 
-  /// Whether a tile is not to be turned upside down: a leaf in `whole`, which light from above gives away, is believed above 0.5,
-  /// or its gate, which a caller may have stated, is open as far.
-  public func standsUpright(degradations: [Gate], gates: [Gate]) -> Bool {
-    let judged = Set(leaves).intersection(whole)
-    return (degradations + gates).contains { judged.contains($0.expert) && $0.weight > 0.5 }
+  static let unknownVariance = 0.1
+
+  /// From beliefs in leaves and every expert's gate, which a caller may have stated: a leaf is believed as far as the larger of
+  /// both. A picture stays upright where a leaf in `whole`, which light from above gives away, is believed above 0.5; its variance
+  /// is the mean of its leaves', weighted by belief.
+  public func prospect(degradations: [Gate], gates: [Gate]) -> Prospect {
+    let beliefs = zip(degradations, gates.suffix(degradations.count)).map { belief, gate in
+      Gate(expert: belief.expert, weight: max(belief.weight, gate.weight))
+    }
+    let total = beliefs.reduce(0) { $0 + $1.weight }
+    let weighted = beliefs.reduce(0) { $0 + $1.weight * variance[$1.expert, default: Self.unknownVariance] }
+    return Prospect(
+      belief: (beliefs + gates).map(\.weight).max() ?? 0,
+      variance: total > 0 ? weighted / total : 0,
+      upright: beliefs.contains { whole.contains($0.expert) && $0.weight > 0.5 })
   }
 
   /// Gates a caller states himself: expert → weight in [0, 1]; the others are 0. Throws `RestoreError.input`.

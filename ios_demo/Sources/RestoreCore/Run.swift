@@ -133,9 +133,9 @@ actor Run {
     let (iteration, seen) = (tile.iteration, see(index, encoded, planes))
     if iteration == 0 { originals[index] = encoded }
     let (quality, beliefs) = (calibrated(encoded.quality), seen.degradations)
-    let upright = engine.settings.routing.standsUpright(degradations: beliefs, gates: seen.gates)
-    controller.encoded(index, quality: quality, belief: beliefs.map(\.weight).max() ?? 0, ms: ms, upright: upright)
-    record(.encode, index, iteration, ms, quality)
+    let prospect = engine.settings.routing.prospect(degradations: beliefs, gates: seen.gates)
+    controller.encoded(index, quality: quality, prospect: prospect, ms: ms)
+    record(.encode, index, iteration, ms, quality, prospect: prospect)
     if iteration == 0 {
       rounds.started(index, quality: quality, degradations: beliefs)
       ended(index)
@@ -144,7 +144,7 @@ actor Run {
   }
 
   private func mirror(_ index: Int) async throws {
-    let view = controller.tiles[index].iteration
+    let view = controller.tiles[index].view
     let (encoded, planes, ms) = try await encoded(index, original(index), view: view)
     _ = see(index, encoded, planes)
     controller.mirrored(index, ms: ms)
@@ -187,7 +187,7 @@ actor Run {
 
   private func refine(_ index: Int) async throws -> Update {
     let (tile, before, pixels, expected) = (engine.settings.tile, elapsed, current[index], predicted[index])
-    let view = controller.tiles[index].mirrors ? controller.tiles[index].iteration : 0
+    let view = controller.tiles[index].view
     guard let seen = seen[index], let estimate = estimates[index], let evidence = view > 0 ? estimate : originals[index] else {
       preconditionFailure("the controller refines tiles that were encoded")
     }
@@ -196,19 +196,19 @@ actor Run {
     let (asked, calibration) = (tokens ?? estimate.tokens, engine.settings.calibration)
     let ready = planes?.tile == index ? planes?.planes : nil
     let gates = Routing.tensor(seen.gates, rank: engine.settings.rank)
-    let (restored, quality) = try await call(index, \.refine) { session -> (Pixels?, Double) in
+    let (restored, quality, difference) = try await call(index, \.refine) { session -> (Pixels?, Double, Double) in
       let source = ready ?? Self.source(came, side: tile, view: view)
       let refined = try await session.refine(
         source, original: evidence, estimate: estimate, tokens: asked, gates: gates)
       // A program that predicts no number is as broken as one that gives no picture.
-      if refined.quality.isNaN || Self.broken(refined.restored, source) { return (nil, .nan) }
-      var (planes, quality) = (refined.restored, calibration.apply(refined.quality))
+      if refined.quality.isNaN || Self.broken(refined.restored, source) { return (nil, .nan, 0) }
+      var (planes, quality, difference) = (refined.restored, calibration.apply(refined.quality), 0.0)
       if view > 0 {
         let mean = Planes(pixels, side: tile).mean(of: view, joinedBy: planes.mirrored(view: view))
-        quality = Quality.ofMean(expected, count: view, joinedBy: quality, difference: mean.difference)
-        planes = mean.planes
+        (planes, difference) = mean
+        quality = Quality.ofMean(expected, count: view, joinedBy: quality, difference: difference)
       }
-      return (planes.pixels(height: pixels.height, width: pixels.width), quality)
+      return (planes.pixels(height: pixels.height, width: pixels.width), quality, difference)
     }
     planes = nil
     let improved = controller.keeps(index, quality: quality)
@@ -218,8 +218,8 @@ actor Run {
     }
     // What it costs is known only now: showing the result belongs to the step.
     let ms = elapsed - before
-    controller.refined(index, quality: quality, ms: ms)
-    record(.refine, index, controller.tiles[index].iteration, ms, quality)
+    controller.refined(index, quality: quality, ms: ms, difference: difference)
+    record(.refine, index, controller.tiles[index].iteration, ms, quality, difference: difference)
     rounds.refined(index, gates: seen.gates, degradations: seen.degradations)
     ended(index)
     forget()
@@ -239,8 +239,13 @@ actor Run {
     }
   }
 
-  private func record(_ ran: Event.Kind, _ tile: Int, _ iteration: Int, _ ms: Double, _ quality: Double? = nil) {
-    let event = Event(ran: ran, tile: tile, iteration: iteration, costMs: ms, elapsedMs: elapsed, quality: quality)
+  private func record(
+    _ ran: Event.Kind, _ tile: Int, _ iteration: Int, _ ms: Double, _ quality: Double? = nil, prospect: Prospect? = nil,
+    difference: Double = 0
+  ) {
+    let event = Event(
+      ran: ran, tile: tile, iteration: iteration, costMs: ms, elapsedMs: elapsed, quality: quality, prospect: prospect,
+      difference: difference)
     trace.append(event)
     rounds.spent(ms, elapsedMs: event.elapsedMs, first: (ran == .look || ran == .encode) && iteration == 0)
   }

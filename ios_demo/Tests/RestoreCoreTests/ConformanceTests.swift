@@ -71,6 +71,7 @@ struct ConformanceTests {
   @Test(arguments: routings)
   func routing(_ given: Case) throws {
     let routing = try Routing(#require(given.json["routing"]))
+    var logits = try numbers(given.json["logits"])
     let gates: [Gate]
     var more: [(String, JSON)] = []
     if let weights = given.json["given"]?.asObject {
@@ -81,16 +82,19 @@ struct ConformanceTests {
       }
       gates = accepted
     } else {
-      var logits = try numbers(given.json["logits"])
       if let looks = try given.json["looks"]?.asArray?.map({ try numbers($0) }), let first = looks.first {
         logits = routing.agreedLogits(looks: looks, tile: logits)
         more = [("tokens", .string(routing.tokenSource(first).rawValue))]
       }
       gates = routing.gates(granularity: given.json["granularity"]?.asDouble ?? .nan, logits: logits)
-      let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
-      more.append(("upright", .bool(routing.standsUpright(degradations: beliefs, gates: gates))))
     }
-    expect(given, .object([("gates", .object(gates.map { ($0.expert, .number($0.weight)) }))] + more))
+    let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
+    let prospect = routing.prospect(degradations: beliefs, gates: gates)
+    let promised: [(String, JSON)] = [
+      ("belief", .number(prospect.belief)), ("variance", .number(prospect.variance)), ("upright", .bool(prospect.upright)),
+    ]
+    let weights = gates.map { ($0.expert, JSON.number($0.weight)) }
+    expect(given, .object([("gates", .object(weights)), ("prospect", .object(promised))] + more))
   }
 
   @Test(arguments: plans)
@@ -144,6 +148,11 @@ struct ConformanceTests {
       try #require(iteration < rows.count)
       return try numbers(rows[iteration])
     }
+    func prospect(_ tile: Int) throws -> Prospect {
+      let said = try #require(tiles[tile]["prospect"]?.asArray)
+      let (belief, variance) = (try #require(said[0].asDouble), try #require(said[1].asDouble))
+      return Prospect(belief: belief, variance: variance, upright: try #require(said[2].asBool as Bool?))
+    }
     let idle = given["idle_ms"]?.asDouble ?? 0
     var elapsed = given["started_ms"]?.asDouble ?? 0
     var actions: [JSON] = []
@@ -159,22 +168,21 @@ struct ConformanceTests {
       case .encode(let tile):
         actions.append("encode \(tile)")
         let said = try row(tile, "encode", controller.tiles[tile].iteration)
-        ms = said[2]
-        let upright = tiles[tile]["upright"]?.asBool ?? false
-        controller.encoded(tile, quality: said[0], belief: said[1], ms: ms, upright: upright)
+        ms = said[1]
+        controller.encoded(tile, quality: said[0], prospect: try prospect(tile), ms: ms)
       case .mirror(let tile):
         actions.append("mirror \(tile)")
-        ms = try row(tile, "encode", controller.tiles[tile].iteration)[2]
+        ms = try row(tile, "encode", controller.tiles[tile].iteration)[1]
         controller.mirrored(tile, ms: ms)
       case .recall(let tile):
         actions.append("recall \(tile)")
-        ms = try row(tile, "encode", 0)[2]
+        ms = try row(tile, "encode", 0)[1]
         controller.recalled(tile, ms: ms)
       case .refine(let tile):
         actions.append("refine \(tile)")
         let said = try row(tile, "refine", controller.tiles[tile].iteration)
         ms = said[1]
-        controller.refined(tile, quality: said[0], ms: ms)
+        controller.refined(tile, quality: said[0], ms: ms, difference: said[2])
       }
       elapsed += ms + idle
       if actions.count == given["cancel_after"]?.asInt { controller.cancel() }

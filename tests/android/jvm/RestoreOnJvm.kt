@@ -84,7 +84,9 @@ private fun json(result: Restoration): JsonElement = Gson().toJsonTree(
         "reason" to result.reason.word,
         "tiles" to result.tiles,
         "program" to result.program,
-        "trace" to result.trace.map { listOf(it.ran.word, it.tile, it.iteration, it.quality?.takeUnless { q -> q.isNaN() }) },
+        "trace" to result.trace.map {
+            listOf(it.ran.word, it.tile, it.iteration, it.quality?.takeUnless { q -> q.isNaN() }, it.prospect, it.difference)
+        },
         "steps" to result.steps.map {
             mapOf("iteration" to it.iteration, "quality" to it.quality, "gates" to it.gates, "degradations" to it.degradations)
         },

@@ -3,12 +3,6 @@ package dev.burnish.core
 import java.util.TreeSet
 import kotlin.math.max
 
-// What is left to gain after a refine nobody has looked at yet, as a share of what would be expected had it done nothing.
-private const val UNSEEN = 0.25
-
-// The same after the last view: going on brings a tenth of what the first mirror image did.
-private const val SETTLED = 0.025
-
 // A predicted loss is believed from here on, 2 dB: less is within the heads' scatter.
 private const val TOLERANCE = 0.05
 
@@ -52,11 +46,10 @@ class TileState internal constructor(
     var assessed: Double = 0.0
         internal set
 
-    /** The largest degradation probability, in [0, 1]. */
-    var belief: Double = 0.0
+    var prospect: Prospect = Prospect(0.0, 0.0, false)
         internal set
 
-    /** The expected drop of the picture's error. */
+    /** By how much its next iteration is expected to lower the picture's error. */
     var gain: Double = Double.POSITIVE_INFINITY
         internal set
 
@@ -67,18 +60,14 @@ class TileState internal constructor(
     /** Whether features of its current picture are kept. */
     var estimate: Boolean = false
         internal set
-
-    /** Whether it is not to be turned upside down. */
-    var upright: Boolean = false
-        internal set
     var done: Stop? = null
         internal set
 
     /** Mirror images that it is restored in. */
-    internal val views: Int get() = if (upright) 1 else VIEWS
+    internal val views: Int get() = if (prospect.upright) 1 else VIEWS
 
-    /** Whether its next iteration restores one of them. */
-    internal val mirrors: Boolean get() = iteration in 1..views
+    /** The mirror image that its next iteration restores; 0 where that goes on from the last result. */
+    internal val view: Int get() = if (iteration <= views) iteration else 0
 
     /** Looks at the whole picture that its next iteration goes by; all of its views go by the first one's. */
     internal val looks: Int get() = max(1, iteration - views + 1)
@@ -156,23 +145,25 @@ class Controller(
     }
 
     /**
-     * A tile's current picture was encoded: its assessed quality (NaN: broken), its largest degradation [belief], and, of the
-     * picture as it came, whether it is to stay [upright].
+     * A tile's current picture was encoded: its assessed quality (NaN: broken) and, which counts the first time alone, its
+     * [prospect].
      */
-    fun encoded(index: Int, quality: Double, belief: Double, ms: Double, upright: Boolean = false) {
+    fun encoded(index: Int, quality: Double, prospect: Prospect, ms: Double) {
         cost = cost.encoded(ms)
         val tile = tiles[index]
         val assessed = if (quality.isNaN()) 0.0 else quality
-        tile.belief = belief
         tile.estimate = true
         if (tile.iteration == tile.bestIteration) tile.assessed = assessed
-        tile.gain = tile.area * qualityToMse(assessed) * (belief * belief)
         if (tile.iteration == 0) {
             tile.original = true
             if (tile.quality == null) {
-                tile.upright = upright
+                tile.prospect = prospect
+                tile.gain = tile.area * qualityToMse(assessed) * (prospect.belief * prospect.belief)
                 keep(tile, assessed)
-                if (isEnough(tile, assessed)) finish(index, Stop.QUALITY)
+                when {
+                    isEnough(tile, assessed) -> finish(index, Stop.QUALITY)
+                    isSettled(tile, assessed) -> finish(index, Stop.PLATEAU)
+                }
             }
         }
         makeRoom(index)
@@ -194,8 +185,12 @@ class Controller(
         makeRoom(index)
     }
 
-    /** An iteration of a tile ended with a predicted quality; NaN says that the result was broken and thrown away. */
-    fun refined(index: Int, quality: Double, ms: Double) {
+    /**
+     * An iteration of a tile ended with a predicted quality; NaN says that the result was broken and thrown away.
+     *
+     * [difference]: of a view, the mean squared difference of its restoration from the mean that it joined.
+     */
+    fun refined(index: Int, quality: Double, ms: Double, difference: Double) {
         cost = cost.refined(ms)
         val tile = tiles[index]
         tile.iteration += 1
@@ -204,17 +199,14 @@ class Controller(
             finish(index, Stop.BROKEN)
             return
         }
-        val gained = quality - tile.assessed
         val kept = keeps(index, quality)
         if (kept) keep(tile, quality)
-        // A mean of n views with errors of their own gains 1 / n (n + 1) by one more.
-        val left = if (tile.mirrors) 2 * UNSEEN / (tile.iteration * (tile.iteration + 1)) else SETTLED
-        tile.gain = left * tile.area * qualityToMse(quality) * (tile.belief * tile.belief)
+        tile.gain = tile.area * expected(tile, quality, difference)
         val forced = tile.iteration < policy.minIterations
         when {
             kept && isEnough(tile, quality) -> finish(index, Stop.QUALITY)
             !kept && !forced -> finish(index, Stop.REGRESSION)
-            gained < policy.minGain && !forced -> finish(index, Stop.PLATEAU)
+            isSettled(tile, quality) -> finish(index, Stop.PLATEAU)
             tile.iteration >= policy.maxIterations -> finish(index, Stop.ITERATIONS)
         }
         makeRoom(index)
@@ -253,6 +245,26 @@ class Controller(
         val tile = tiles[index]
         val encodes = listOf(isLookDue(tile), !tile.estimate, isOriginalMissing(tile)).count { it }
         return encodes * cost.encode.upper + cost.refine.upper
+    }
+
+    // By how much a tile's next iteration is expected to lower its error.
+    //
+    // Of the mean squared error of one of n views, v differs from view to view, so that their mean has v / n of it, and loses
+    // v / n (n + 1) by one more. The last view and the mean of the n − 1 before differ by v n / (n − 1); before there are
+    // two, v is a share of the error, by degradation. Going on after the views gains nothing.
+    private fun expected(tile: TileState, quality: Double, difference: Double): Double {
+        val count = tile.iteration
+        return when {
+            tile.view == 0 -> 0.0
+            count == 1 -> tile.prospect.variance * qualityToMse(quality) / 2
+            else -> difference * (count - 1) / (count * count * (count + 1))
+        }
+    }
+
+    // Whether a tile of this quality has no iteration to come that is worth it, or forced.
+    private fun isSettled(tile: TileState, quality: Double): Boolean {
+        val worth = qualityToMse(quality) - qualityToMse(quality + policy.minGain)
+        return tile.iteration >= policy.minIterations && tile.gain <= tile.area * worth
     }
 
     // The tile as it is now is what the picture shows.
@@ -299,7 +311,7 @@ class Controller(
         val tile = tiles[index]
         return when {
             isLookDue(tile) -> Action.Look
-            !tile.estimate -> if (tile.mirrors) Action.Mirror(index) else Action.Encode(index)
+            !tile.estimate -> if (tile.view != 0) Action.Mirror(index) else Action.Encode(index)
             isOriginalMissing(tile) -> Action.Recall(index)
             else -> Action.Refine(index)
         }

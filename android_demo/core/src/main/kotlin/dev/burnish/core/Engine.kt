@@ -4,6 +4,13 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.nio.FloatBuffer
 
+/**
+ * What an iteration made of a tile; [pixels] is null and [quality], calibrated, NaN where that is broken.
+ *
+ * @param difference of a view, the mean squared difference of its restoration from the mean that it joined
+ */
+internal data class Restored(val pixels: Pixels?, val quality: Double, val difference: Double = 0.0)
+
 /** A loaded program, its worker, and what is known of it. All but [cost] is touched by the worker's thread alone. */
 internal class Engine(
     private val session: Session,
@@ -40,23 +47,19 @@ internal class Engine(
         return session.encode(input)
     }
 
-    /** The restored tile and its calibrated quality; null with NaN where it is broken. */
     fun refine(
         current: Pixels,
         original: Encoded,
         estimate: Encoded,
         tokens: FloatArray,
         gates: FloatArray,
-    ): Pair<Pixels?, Double> {
+    ): Restored {
         pack(current)
-        val refined = restored(original, estimate, tokens, gates) ?: return null to Double.NaN
-        return unpackTile(refined.planes, tile, current.height, current.width) to refined.quality
+        val refined = restored(original, estimate, tokens, gates) ?: return BROKEN
+        return Restored(unpackTile(refined.planes, tile, current.height, current.width), refined.quality)
     }
 
-    /**
-     * The mean of [view] restorations, [current] of [predicted] quality, joined by what becomes of that view of [source], and the
-     * quality to expect of it; null with NaN where that is broken.
-     */
+    /** The mean of [view] restorations, [current] of [predicted] quality, joined by what becomes of that view of [source]. */
     fun refineView(
         source: Pixels,
         view: Int,
@@ -65,13 +68,13 @@ internal class Engine(
         gates: FloatArray,
         current: Pixels,
         predicted: Double,
-    ): Pair<Pixels?, Double> {
+    ): Restored {
         pack(source, view)
-        val refined = restored(estimate, estimate, tokens, gates) ?: return null to Double.NaN
+        val refined = restored(estimate, estimate, tokens, gates) ?: return BROKEN
         pack(current)
         val mean = joined(input, view, refined.planes, tile)
         val pixels = unpackTile(mean.planes, tile, current.height, current.width)
-        return pixels to qualityOfMean(predicted, view, refined.quality, mean.difference)
+        return Restored(pixels, qualityOfMean(predicted, view, refined.quality, mean.difference), mean.difference)
     }
 
     // What becomes of the packed picture, with its calibrated quality; null where it is broken.
@@ -102,6 +105,8 @@ internal class Engine(
     }
 
     private companion object {
+        val BROKEN = Restored(null, Double.NaN)
+
         // A result this much darker than what it came from is broken, unless that was nearly black itself.
         const val DARKER = 0.1
         const val NEARLY_BLACK = 4.0 / 255

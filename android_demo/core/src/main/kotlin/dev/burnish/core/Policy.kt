@@ -18,7 +18,7 @@ enum class Stop(val word: String) {
  * @param minQuality in [0, 1]: stop when the predicted quality reaches it
  * @param maxIterations of every tile; wins over [minIterations]
  * @param minIterations of every tile, whatever the budget and the quality say
- * @param minGain a smaller predicted gain counts as a plateau
+ * @param minGain an iteration that is expected to gain no more is not begun
  * @param rollback stop at a predicted loss and keep the picture before it
  * @throws InputException for a value out of its range
  */
@@ -27,7 +27,7 @@ data class Policy(
     val minQuality: Double? = null,
     val maxIterations: Int = 4,
     val minIterations: Int = 0,
-    val minGain: Double = 0.04,
+    val minGain: Double = 0.001,
     val rollback: Boolean = true,
 ) {
     init {

@@ -7,6 +7,7 @@ enum class Call(val word: String) { LOOK("look"), ENCODE("encode"), MIRROR("mirr
  * One call of the program; [iteration] is the tile's, 0 before its first refine.
  *
  * [quality] is assessed by an encode, predicted by a refine (NaN: broken and thrown away), null where nothing was said.
+ * [prospect]: of an encode; [difference]: of a refine, that of a view from the mean that it joined, 0 of others.
  */
 data class Event(
     val ran: Call,
@@ -15,6 +16,8 @@ data class Event(
     val costMs: Double,
     val elapsedMs: Double,
     val quality: Double? = null,
+    val prospect: Prospect? = null,
+    val difference: Double = 0.0,
 )
 
 /**

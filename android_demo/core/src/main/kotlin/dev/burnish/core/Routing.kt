@@ -9,6 +9,15 @@ typealias Gates = Map<String, Double>
 enum class TokenSource(val word: String) { OWN("own"), LOOK("look"), MEAN("mean") }
 
 /**
+ * What the assessment of a picture as it came promises of its restoration.
+ *
+ * @param belief in the likeliest degradation
+ * @param variance the share of a restoration's mean squared error that differs from view to view
+ * @param upright whether it is not to be turned upside down
+ */
+data class Prospect(val belief: Double, val variance: Double, val upright: Boolean)
+
+/**
  * The degradation tree and the constants of routing, as bundle.json holds them.
  *
  * @param tree parents, each with its leaves, in the order of the experts' ranks
@@ -19,6 +28,7 @@ enum class TokenSource(val word: String) { OWN("own"), LOOK("look"), MEAN("mean"
  * @param uneven of these, those that tiles judge too
  * @param lookTokens leaves of which the first look tells tiles more by its tokens than their own tell
  * @param meanTokens leaves of which tiles tell more by the mean of their tokens than each by its own
+ * @param variance share of a restoration's mean squared error that differs from view to view, by leaf; 0.1 of others
  */
 data class Routing(
     val tree: Map<String, List<String>>,
@@ -29,6 +39,7 @@ data class Routing(
     val uneven: Set<String> = setOf("low_light"),
     val lookTokens: Set<String> = emptySet(),
     val meanTokens: Set<String> = emptySet(),
+    val variance: Map<String, Double> = emptyMap(),
 ) {
     val leaves: List<String> = tree.values.flatten()
 
@@ -99,12 +110,24 @@ fun tokenSource(routing: Routing, look: List<Double>): TokenSource {
     }
 }
 
+// See [Routing.variance].
+private const val UNKNOWN_VARIANCE = 0.1
+
 /**
- * Whether a tile is not to be turned upside down: a leaf in [Routing.whole], which light from above gives away, is believed above
- * 0.5, or its gate, which a caller may have stated, is open as far.
+ * From beliefs in leaves and every expert's gate, which a caller may have stated: a leaf is believed as far as the larger of
+ * both. A picture stays upright where a leaf in [Routing.whole], which light from above gives away, is believed above 0.5; its
+ * variance is the mean of its leaves', weighted by belief.
  */
-fun standsUpright(routing: Routing, degradations: Map<String, Double>, gates: Gates): Boolean =
-    routing.leaves.any { it in routing.whole && maxOf(degradations.getValue(it), gates.getValue(it)) > 0.5 }
+fun prospect(routing: Routing, degradations: Map<String, Double>, gates: Gates): Prospect {
+    val beliefs = routing.leaves.associateWith { maxOf(degradations.getValue(it), gates.getValue(it)) }
+    val total = beliefs.values.sum()
+    val differing = beliefs.entries.sumOf { (leaf, belief) -> belief * (routing.variance[leaf] ?: UNKNOWN_VARIANCE) }
+    return Prospect(
+        belief = (beliefs.values + gates.values).max(),
+        variance = if (total > 0) differing / total else 0.0,
+        upright = beliefs.any { (leaf, belief) -> leaf in routing.whole && belief > 0.5 },
+    )
+}
 
 /** Gates a caller states: expert → weight in [0, 1]; the others are 0. Throws [InputException]. */
 fun givenGates(routing: Routing, degradations: Map<String, Double>): Gates {

@@ -130,9 +130,9 @@ internal class Run(
         if (controller.surveys && tokens == null && tile.quality == null) survey += Surveyed(tile.area, encoded.tokens)
         if (iteration == 0) originals[index] = encoded
         val quality = engine.calibrated(encoded.assessment.quality)
-        val upright = standsUpright(engine.routing, beliefs, saw.gates)
-        controller.encoded(index, quality, beliefs.values.max(), ms, upright)
-        record(Event(Call.ENCODE, index, iteration, ms, elapsed(), quality))
+        val promised = prospect(engine.routing, beliefs, saw.gates)
+        controller.encoded(index, quality, promised, ms)
+        record(Event(Call.ENCODE, index, iteration, ms, elapsed(), quality, promised))
         if (iteration == 0) {
             rounds.started(index, if (quality.isNaN()) 0.0 else quality, beliefs)
             ended(index)
@@ -142,7 +142,7 @@ internal class Run(
 
     private suspend fun mirror(index: Int) {
         val before = elapsed()
-        val view = controller.tiles[index].iteration
+        val view = controller.tiles[index].view
         val encoded = call(index, engine::encodeTook) { engine.encode(sources[index], view) }
         val ms = elapsed() - before
         see(index, encoded)
@@ -172,8 +172,8 @@ internal class Run(
         if (survey.isNotEmpty() && tokens == null) tokens = meanTokens(survey)
         val asked = tokens ?: estimate.tokens
         val tile = controller.tiles[index]
-        val (pixels, quality) = if (tile.mirrors) {
-            val view = tile.iteration
+        val view = tile.view
+        val (pixels, quality, difference) = if (view != 0) {
             call(index, engine::refineTook) {
                 engine.refineView(sources[index], view, estimate, asked, gates, last, expected)
             }
@@ -189,8 +189,8 @@ internal class Run(
             if (controller.keeps(index, quality)) patch = show(index, pixels)
         }
         val ms = elapsed() - before
-        controller.refined(index, quality, ms)
-        record(Event(Call.REFINE, index, tile.iteration, ms, elapsed(), quality))
+        controller.refined(index, quality, ms, difference)
+        record(Event(Call.REFINE, index, tile.iteration, ms, elapsed(), quality, difference = difference))
         rounds.refined(index, saw.gates, saw.degradations)
         ended(index)
         forget()

@@ -64,6 +64,7 @@ class BundleTest {
         assertEquals(setOf("low_light"), bundle.manifest.routing.uneven)
         assertEquals(emptySet<String>(), bundle.manifest.routing.lookTokens)
         assertEquals(emptySet<String>(), bundle.manifest.routing.meanTokens)
+        assertEquals(emptyMap<String, Double>(), bundle.manifest.routing.variance)
         val program = bundle.firstProgram(listOf("executorch-xnnpack-fp32", "executorch-xnnpack-int8"))
         assertEquals("1.5.1", program.madeWith["executorch"])
         assertEquals(0.65, program.calibration.apply(0.8), 1e-12)
@@ -157,6 +158,17 @@ class BundleTest {
         }
         assertEquals(setOf("haze"), open().manifest.routing.lookTokens)
         assertEquals(setOf("rain"), open().manifest.routing.meanTokens)
+    }
+
+    @Test
+    fun variancesAreNumbersByLeaf() {
+        val routing = manifest.getAsJsonObject("routing")
+        for (wrong in listOf("0.1", "[0.1]", """{"rain": "much"}""")) {
+            routing.add("variance", JsonParser.parseString(wrong))
+            assertRefused("variance") { open() }
+        }
+        routing.add("variance", JsonParser.parseString("""{"rain": 0.25, "haze": 0}"""))
+        assertEquals(mapOf("rain" to 0.25, "haze" to 0.0), open().manifest.routing.variance)
     }
 
     private fun makeBundleAgain() {

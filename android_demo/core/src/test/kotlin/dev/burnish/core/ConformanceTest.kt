@@ -124,7 +124,9 @@ private fun playController(case: JsonObject): Map<String, Any> {
     var elapsed = case.numberOr("started_ms", 0.0)
     val actions = mutableListOf<String>()
 
-    fun answer(tile: Int, kind: String, row: Int) = case["tiles"].asJsonArray[tile].asJsonObject[kind].asJsonArray[row].numbers()
+    fun tile(index: Int) = case["tiles"].asJsonArray[index].asJsonObject
+
+    fun answer(index: Int, kind: String, row: Int) = tile(index)[kind].asJsonArray[row].numbers()
 
     while (true) {
         val ms: Double
@@ -138,26 +140,27 @@ private fun playController(case: JsonObject): Map<String, Any> {
             }
             is Action.Encode -> {
                 actions += "encode ${action.tile}"
-                val (quality, belief, took) = answer(action.tile, "encode", controller.tiles[action.tile].iteration)
+                val (quality, took) = answer(action.tile, "encode", controller.tiles[action.tile].iteration)
                 ms = took
-                val upright = case["tiles"].asJsonArray[action.tile].asJsonObject["upright"]?.asBoolean ?: false
-                controller.encoded(action.tile, quality, belief, ms, upright)
+                val (belief, variance, upright) = tile(action.tile)["prospect"].asJsonArray.toList()
+                val prospect = Prospect(belief.asDouble, variance.asDouble, upright.asBoolean)
+                controller.encoded(action.tile, quality, prospect, ms)
             }
             is Action.Mirror -> {
                 actions += "mirror ${action.tile}"
-                ms = answer(action.tile, "encode", controller.tiles[action.tile].iteration)[2]
+                ms = answer(action.tile, "encode", controller.tiles[action.tile].iteration)[1]
                 controller.mirrored(action.tile, ms)
             }
             is Action.Recall -> {
                 actions += "recall ${action.tile}"
-                ms = answer(action.tile, "encode", 0)[2]
+                ms = answer(action.tile, "encode", 0)[1]
                 controller.recalled(action.tile, ms)
             }
             is Action.Refine -> {
                 actions += "refine ${action.tile}"
-                val (quality, took) = answer(action.tile, "refine", controller.tiles[action.tile].iteration)
+                val (quality, took, difference) = answer(action.tile, "refine", controller.tiles[action.tile].iteration)
                 ms = took
-                controller.refined(action.tile, quality, ms)
+                controller.refined(action.tile, quality, ms, difference)
             }
         }
         elapsed += ms + case.numberOr("idle_ms", 0.0)
@@ -186,20 +189,25 @@ private fun playRouting(case: JsonObject): Map<String, Any> {
         uneven = fields["uneven"].asJsonArray.map { it.asString }.toSet(),
         lookTokens = fields["look_tokens"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),
         meanTokens = fields["mean_tokens"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),
+        variance = fields.getAsJsonObject("variance")?.entrySet()?.associate { it.key to it.value.asDouble }.orEmpty(),
     )
+    val logits = case["logits"].numbers()
     case.getAsJsonObject("given")?.let { given ->
         return try {
-            mapOf("gates" to givenGates(routing, given.entrySet().associate { it.key to it.value.asDouble }))
+            routed(routing, logits, givenGates(routing, given.entrySet().associate { it.key to it.value.asDouble }))
         } catch (_: InputException) {
             mapOf("error" to true)
         }
     }
     val looks = case["looks"]?.asJsonArray?.map { it.numbers() }.orEmpty()
-    val logits = agreedLogits(routing, looks, case["logits"].numbers())
-    val gates = route(routing, case["granularity"].number(), logits)
-    val upright = standsUpright(routing, routing.leaves.zip(logits.map(::sigmoid)).toMap(), gates)
-    val said = mapOf("gates" to gates, "upright" to upright)
+    val agreed = agreedLogits(routing, looks, logits)
+    val said = routed(routing, agreed, route(routing, case["granularity"].number(), agreed))
     return if (looks.isEmpty()) said else said + ("tokens" to tokenSource(routing, looks.first()).word)
+}
+
+private fun routed(routing: Routing, logits: List<Double>, gates: Gates): Map<String, Any> {
+    val (belief, variance, upright) = prospect(routing, routing.leaves.zip(logits.map(::sigmoid)).toMap(), gates)
+    return mapOf("gates" to gates, "prospect" to mapOf("belief" to belief, "variance" to variance, "upright" to upright))
 }
 
 private fun playPlan(case: JsonObject): Map<String, Any> {

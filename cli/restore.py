@@ -19,7 +19,7 @@ from .quiet import libraries_silenced
 REASONS = {
     "quality": "the wanted quality was reached",
     "regression": "the next picture was predicted to be worse",
-    "plateau": "another iteration gained too little",
+    "plateau": "another iteration would gain too little",
     "iterations": "the iteration limit was reached",
     "budget": "another iteration would not fit the budget",
     "broken": "the program gave a broken picture, which was thrown away",

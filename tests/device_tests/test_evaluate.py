@@ -76,7 +76,7 @@ def test_an_unknown_condition_is_named(student: Student) -> None:
         Evaluator(Trained(student), 64, TRIAL.model_copy(update={"conditions": ("hail",)}))
 
 
-@pytest.mark.parametrize(("qualities", "stop"), [((0.99, 0.995, 0.999), 3), ((0.0, 0.0, 0.0), 1)])
+@pytest.mark.parametrize(("qualities", "stop"), [((0.99, 0.995, 0.999), 2), ((0.0, 0.0, 0.0), 1)])
 def test_stopping_is_decided_by_the_candidates_own_predictions(
     evaluate: Evaluator, student: Student, qualities: tuple[float, ...], stop: int
 ) -> None:

@@ -152,7 +152,7 @@ extension Restoration {
       switch reason {
       case .quality: "it is good enough"
       case .regression: "the next step made it worse and was undone"
-      case .plateau: "it got no better"
+      case .plateau: "nothing more to gain"
       case .iterations: "all iterations are done"
       case .budget: iteration == 0 ? "there was no time for a step; this is the photo itself" : "the time was up"
       case .broken: "a step failed and was undone"

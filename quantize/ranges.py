@@ -22,11 +22,10 @@ def drop_what_relu_discards(graph: fx.GraphModule) -> None:
     A term below the negative of the largest value of the other makes the sum negative, and ReLU zero: saturating there
     changes nothing. Branches of residual blocks reach far below that, since nothing in training holds them back.
     """
-    for terms in sums_before_relu(graph):
-        ranges = [range_of(term) for term in terms]
-        for term, (lowest, highest), (_, other) in zip(terms, ranges, reversed(ranges), strict=True):
-            if lowest < -max(other, 0.0):
-                _set_range(term, -max(other, 0.0), max(highest, 0.0))
+    for term, most in sums_before_relu(graph):
+        lowest, highest = range_of(term)
+        if lowest < -max(most, 0.0):
+            _set_range(term, -max(most, 0.0), max(highest, 0.0))
     graph.recompile()
 
 
@@ -42,23 +41,33 @@ def centre(graph: fx.GraphModule) -> None:
     graph.recompile()
 
 
-def sums_before_relu(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:
-    """Both terms' quantizers of every sum that only ReLU reads, where the sum alone reads them."""
+def sums_before_relu(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, float]]:
+    """Quantizers of terms that a sum alone reads which only ReLU reads, each with the largest value of the other term.
+
+    The other term may be read by more, as a residual block's input is; where the sum reads it in float, its largest value is
+    that of what rounds it for others.
+    """
     for node in graph.graph.nodes:
         if node.target not in ADD or not all(user.target in RELU for user in node.users):
             continue
-        terms = [_only_quantizer(argument) for argument in node.args[:2]]
-        if terms[0] is not None and terms[1] is not None:
-            yield terms[0], terms[1]
+        one, two = node.args[:2]
+        for argument, other in ((one, two), (two, one)):
+            term, most = _quantizer(argument), _largest(other)
+            if term is not None and most is not None and len(term.users) == len(argument.users) == 1:
+                yield term, most
 
 
-def _only_quantizer(argument: Any) -> fx.Node | None:
+def _quantizer(argument: Any) -> fx.Node | None:
     if not isinstance(argument, fx.Node) or argument.target is not DEQUANTIZE:
         return None
     quantizer = argument.args[0]
-    if not isinstance(quantizer, fx.Node) or quantizer.target is not QUANTIZE:
-        return None
-    return quantizer if len(quantizer.users) == len(argument.users) == 1 else None
+    return quantizer if isinstance(quantizer, fx.Node) and quantizer.target is QUANTIZE else None
+
+
+def _largest(value: Any) -> float | None:
+    own = _quantizer(value)
+    quantizers = [user for user in getattr(value, "users", ()) if user.target is QUANTIZE] if own is None else [own]
+    return max((range_of(quantizer)[1] for quantizer in quantizers), default=None)
 
 
 def range_of(quantizer: Any) -> tuple[float, float]:

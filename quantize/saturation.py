@@ -71,7 +71,7 @@ class Unrounded(fx.Interpreter):
         self.reaches: dict[str, Reach] = {}
         self._by_channel = by_channel
         # ReLU discards what these cut off below (`ranges.drop_what_relu_discards`).
-        self._narrowed = {term for terms in sums_before_relu(graph) for term in terms}
+        self._narrowed = {term for term, _ in sums_before_relu(graph)}
 
     def run_node(self, n: fx.Node) -> Any:
         source = n.args[0] if n.args else None

@@ -127,10 +127,10 @@ class Restorer:
         The call returns within `budget_ms` (reading a file does not count): when no iteration fits, the answer is the picture
         itself and `reason` is "budget". `min_quality` in [0, 1] stops early. `max_iterations` (4) is of every tile, so is
         `min_iterations` (0), which is done whatever the budget says. An iteration that is expected to gain no more than
-        `min_gain` (0.001, which is 0.04 dB) is not begun. `rollback` (True): stop at a predicted loss of 2 dB and return the picture before it.
-        `degradations` sets the experts' gates by hand: name → weight in [0, 1]. `keep_steps`: keep the picture after every
-        round. `cancel`: an event another thread may set; `progress` is called after every refine. Raises InputError for a
-        picture or an option that cannot be used.
+        `min_gain` (0.001, which is 0.04 dB) is not begun. `rollback` (True): stop at a predicted loss of 2 dB and return the
+        picture before it. `degradations` sets the experts' gates by hand: name → weight in [0, 1]. `keep_steps`: keep the
+        picture after every round. `cancel`: an event another thread may set; `progress` is called after every refine. Raises
+        InputError for a picture or an option that cannot be used.
         """
         stream = self.stream(image, **options)
         for update in stream:

@@ -10,7 +10,7 @@ import torch
 
 from ..distill.teachers.protocol import Teacher
 from ..runtime.backends import Encoded, Session
-from ..runtime.controller import TileState
+from ..runtime.controller import UNSEEN, TileState
 from ..runtime.errors import BackendError
 from ..runtime.restoration import Event
 from ..runtime.restorer import Restorer
@@ -56,7 +56,7 @@ def run_restorer(restorer: Restorer, picture: Array, iterations: int) -> Traject
 def said(trace: Iterable[Event | JobEvent], tiles: int, iterations: int) -> tuple[Qualities, ...]:
     """Every tile's qualities, from the calls of a restoration here or on a device."""
     assessed, predicted, differences = ([[0.0] * iterations for _ in range(tiles)] for _ in range(3))
-    prospects = [Prospect(0.0, 0.0, False)] * tiles
+    prospects = [UNSEEN] * tiles
     for event in trace:
         if event.ran == "mirror":
             assessed[event.tile][event.iteration] = predicted[event.tile][event.iteration - 1]

@@ -213,10 +213,10 @@ class Controller:
         self.tiles[index].original = True
         self._make_room(index)
 
-    def refined(self, index: int, quality: float, ms: float, difference: float = 0.0) -> None:
+    def refined(self, index: int, quality: float, ms: float, difference: float) -> None:
         """An iteration of a tile ended with a predicted quality; NaN says that the result was broken and thrown away.
 
-        `difference`: of a view, the mean squared difference of its restoration from the mean that it joined.
+        `difference`: of a view, the mean squared difference of its restoration from the mean that it joined; 0 of others.
         """
         self.cost = self.cost.refined(ms)
         policy, tile = self.policy, self.tiles[index]

@@ -27,10 +27,11 @@ class Encoded(NamedTuple):
 
     @classmethod
     def of(cls, features: Sequence[Any], tokens: Array, assessment: Array) -> Encoded:
-        """Split an assessment (1, 2 + leaves) into quality in [0, 1], granularity and logits."""
+        """Split an assessment (1, 2 + leaves) into quality in [0, 1], granularity and logits; tokens in single precision."""
         values = np.asarray(assessment, np.float64).reshape(-1)
         quality = float(1 / (1 + np.exp(-values[0])))
-        return cls(tuple(features), tokens, quality, float(values[1]), tuple(float(v) for v in values[2:]))
+        logits = tuple(float(v) for v in values[2:])
+        return cls(tuple(features), np.asarray(tokens, np.float32), quality, float(values[1]), logits)
 
 
 class Session(Protocol):

@@ -25,6 +25,7 @@ class Provider(NamedTuple):
     options: dict[str, str]
 
 
+HALF = {"tensor(float16)": np.float16}
 # What stands behind the colon of a backend's name.
 PROVIDERS = {
     "": Provider("CPUExecutionProvider", "cpu", {}),
@@ -66,6 +67,8 @@ class OnnxSession:
                 f"ONNX Runtime's {provider.name} did not start; install its libraries or use another backend"
             )
         self._device = provider.device
+        # Tokens are half precision in a program of that.
+        self._types = {i.name: HALF.get(i.type, np.float32) for i in self._refine.get_inputs()}
 
     def encode(self, image: Array) -> Encoded:
         binding = self._encode.io_binding()
@@ -80,7 +83,7 @@ class OnnxSession:
         for name, value in zip(REFINE_INPUTS[1:-2], (*original.features, *estimate.features[1:]), strict=True):
             binding.bind_ortvalue_input(name, value)
         for name, value in zip(REFINE_INPUTS[-2:], (estimate.tokens, gates), strict=True):
-            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            binding.bind_cpu_input(name, np.ascontiguousarray(value, self._types[name]))
         self._run(self._refine, binding, (), REFINE_OUTPUTS)
         restored, quality = binding.get_outputs()
         return restored.numpy(), float(quality.numpy().reshape(()))

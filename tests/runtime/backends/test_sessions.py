@@ -13,6 +13,7 @@ from burnish.runtime.backends.base import Array, Session
 from burnish.runtime.compatibility import matrix
 from burnish.runtime.errors import BackendError
 from burnish.runtime.routing import Routing, gate_tensor, given_gates
+from burnish.runtime.run import mean_tokens
 from numpy.typing import NDArray
 from shared import BUNDLED
 
@@ -84,6 +85,19 @@ def test_both_roles_of_a_feature_are_used(session: Session, tiles: tuple[Array, 
     same, _ = session.refine(tiles[0], one, one, gates)
     assert psnr(same, session.refine(tiles[0], two, one, gates)[0]) < 60
     assert psnr(same, session.refine(tiles[0], one, two, gates)[0]) < 60
+
+
+def test_a_tile_may_ask_the_mean_of_tokens(
+    session: Session, pair: tuple[str, str, float], student: Student, tiles: tuple[Array, Array], gates: Array
+) -> None:
+    """Which is made on the host, in single precision, whatever the program's own is."""
+    results = []
+    for runner in (session, EagerSession(student)):
+        one, two = (runner.encode(tile) for tile in tiles)
+        assert one.tokens.dtype == np.float32
+        mean = mean_tokens([(0.4, one.tokens), (0.6, two.tokens)])
+        results.append(runner.refine(tiles[0], one, one._replace(tokens=mean), gates)[0])
+    assert psnr(*results) > pair[2]
 
 
 def test_it_answers_the_same_twice(session: Session, tiles: tuple[Array, Array], gates: Array) -> None:

@@ -21,7 +21,11 @@ class QuantizeConfig(Frozen):
     )
     pictures: int = Field(default=38, gt=0, description="degraded pictures calibration draws")
     iterations: int = Field(default=2, gt=0, description="iterations of each picture's trajectory that are seen")
-    bias_correction: bool = True
+    rounding: Literal["gptq", "nearest"] = Field(
+        default="gptq",
+        description="weights become codes whose errors cancel in what a layer computes (GPTQ), or the nearest ones, with "
+        "NNCF's fast bias correction",
+    )
     equalisation: float = Field(
         default=0.5,
         ge=0,

@@ -18,6 +18,7 @@ from .config import QuantizeConfig
 from .graphs import export_graphs
 from .nncf import load_nncf, range_estimator
 from .ranges import ADD, DEQUANTIZE, QUANTIZE, RELU, centre, drop_what_relu_discards
+from .rounding import round_weights
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def quantize(
             _KeepFloat(target.quantizer(), config.left_in_float),
             dataset,
             subset_size=len(samples[name]),
-            fast_bias_correction=True if config.bias_correction else None,
+            fast_bias_correction=True if config.rounding == "nearest" else None,
             fold_quantize=True,
             activations_range_estimator_params=range_estimator(config.outliers),
         )
@@ -123,6 +124,9 @@ def quantize(
         if target.symmetric:
             centre(graphs[name])
     share_boundary_scales(graphs["encode"], graphs["refine"])
+    if config.rounding == "gptq":
+        for name, graph in graphs.items():
+            round_weights(graph, student, samples[name], config.seed)
     return graphs
 
 

@@ -24,10 +24,9 @@ from ..distill.recipe import Schedule
 from ..distill.student import Student
 from ..distill.training import Objective, Progress, train
 from ..runtime.routing import Routing
+from .layers import WEIGHTED, attribute, parameters, steps, weights
 from .ranges import DEQUANTIZE, QUANTIZE
 
-_DEQUANTIZE_CHANNELS = torch.ops.quantized_decomposed.dequantize_per_channel.default
-_WITH_BIAS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv_transpose2d.input, torch.ops.aten.linear.default)
 # Mean squared distance at which int8 follows the student well (50 dB), however far the student is from the truth.
 FLOOR = 1e-5
 # Above this error of its own the student is to be followed no less closely (40 dB): an offset of the whole picture shows.
@@ -68,8 +67,8 @@ def fine_tune(
     """
     model = nn.ModuleDict({name: _trainable(graph) for name, graph in graphs.items()})
     source = Photographs(photos, Mixture(wide=WIDE), schedule.patch, schedule.seed)
-    weights = train(SelfDistillation(model, student, routing), schedule, source, out, progress)
-    model.load_state_dict(load_file(weights))
+    averaged = train(SelfDistillation(model, student, routing), schedule, source, out, progress)
+    model.load_state_dict(load_file(averaged))
     for name, graph in graphs.items():
         trained = model[name]
         assert isinstance(trained, fx.GraphModule)
@@ -151,27 +150,13 @@ class SelfDistillation(Objective[nn.ModuleDict]):
         return _Seen(features, tokens, assessment, gates)
 
 
-def _weights(graph: fx.GraphModule) -> Iterator[tuple[Any, str]]:
-    """Every dequantised weight and the name of its codes."""
-    for node in graph.graph.nodes:
-        if node.target is _DEQUANTIZE_CHANNELS or (node.target is DEQUANTIZE and node.args[0].op == "get_attr"):
-            yield node, str(node.args[0].target)
-
-
 def _biases(graph: fx.GraphModule) -> Iterator[str]:
     """Names of the biases that NNCF corrected, which are constants; others are parameters already."""
     for node in graph.graph.nodes:
-        if node.target in _WITH_BIAS and len(node.args) > 2 and isinstance(node.args[2], fx.Node):
+        if node.target in WEIGHTED and len(node.args) > 2 and isinstance(node.args[2], fx.Node):
             name = str(node.args[2].target)
-            if node.args[2].op == "get_attr" and not isinstance(_attribute(graph, name), nn.Parameter):
+            if node.args[2].op == "get_attr" and not isinstance(attribute(graph, name), nn.Parameter):
                 yield name
-
-
-def _attribute(graph: fx.GraphModule, name: str) -> Any:
-    value: Any = graph
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _trainable(quantized: fx.GraphModule) -> fx.GraphModule:
@@ -179,10 +164,10 @@ def _trainable(quantized: fx.GraphModule) -> fx.GraphModule:
     copied = copy.deepcopy(quantized)
     graph = fx.GraphModule(copied, copied.graph)  # exported modules refuse train()
     nodes = graph.graph
-    for node, codes in list(_weights(graph)):
+    for node, codes in list(weights(graph)):
         with torch.no_grad():
-            scale, zero, *axis = (_value(graph, argument) for argument in node.args[1:-3])
-            weight = nn.Parameter(node.target(_attribute(graph, codes), scale, zero, *node.args[3:]).float())
+            scale, zero, *axis = parameters(graph, node)
+            weight = nn.Parameter(node.target(attribute(graph, codes), scale, zero, *node.args[3:]).float())
         graph.register_parameter(f"{codes}_weight", weight)
         if axis:  # what rounds with a gradient wants wider zero-points
             graph.register_buffer(str(node.args[2].target), zero.int())
@@ -199,7 +184,7 @@ def _trainable(quantized: fx.GraphModule) -> fx.GraphModule:
                 )
             node.replace_all_uses_with(rounded)
     for name in list(_biases(graph)):
-        bias = nn.Parameter(_attribute(graph, name).detach().clone())
+        bias = nn.Parameter(attribute(graph, name).detach().clone())
         delattr(graph, name)
         graph.register_parameter(name, bias)
     nodes.eliminate_dead_code()
@@ -207,23 +192,14 @@ def _trainable(quantized: fx.GraphModule) -> fx.GraphModule:
     return graph
 
 
-def _value(graph: fx.GraphModule, argument: Any) -> Any:
-    return _attribute(graph, str(argument.target)) if isinstance(argument, fx.Node) else argument
-
-
 @torch.no_grad()
 def _write_back(trained: fx.GraphModule, quantized: fx.GraphModule) -> None:
     """Round the trained weights into the codes of the quantised graph, and hand over everything else that was trained."""
     state = trained.state_dict()
-    for node, codes in _weights(quantized):
-        scale, zero, *axis = (_value(quantized, argument) for argument in node.args[1:-3])
-        lowest, highest = node.args[-3:-1]
-        weight = state[f"{codes}_weight"]
-        if axis:
-            along = [-1 if d == axis[0] else 1 for d in range(weight.ndim)]
-            scale, zero = scale.reshape(along), zero.reshape(along)
-        stored = _attribute(quantized, codes)
-        stored.copy_((torch.round(weight / scale) + zero).clamp(lowest, highest).to(stored.dtype))
+    for node, codes in weights(quantized):
+        weight, stored = state[f"{codes}_weight"], attribute(quantized, codes)
+        scale, zero = steps(quantized, node, weight.ndim)
+        stored.copy_((torch.round(weight / scale) + zero).clamp(*node.args[-3:-1]).to(stored.dtype))
     for name, value in (*quantized.named_parameters(), *quantized.named_buffers()):
         if name in state and value.is_floating_point():
             value.copy_(state[name])

@@ -9,17 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from .layers import WEIGHTED
 from .ranges import DEQUANTIZE, QUANTIZE, range_of, sums_before_relu
 
 # Share of a quantizer's values: so many more than with the graph's own weights may be cut off.
 TOLERATED = 0.01
 # Of a channel's values in one sample, so many may be cut off at either end, as when ranges are calibrated.
 OUTLIERS = 1e-3
-_WEIGHTED = (
-    torch.ops.aten.conv2d.default,
-    torch.ops.aten.conv_transpose2d.input,
-    torch.ops.aten.linear.default,
-)
 
 
 @dataclass
@@ -94,7 +90,7 @@ class Unrounded(fx.Interpreter):
 def _origin(node: fx.Node) -> tuple[str, str]:
     """The layer whose weights a value was last multiplied with (or an input's name), and what was done to it since."""
     done = ""
-    while node.op == "call_function" and node.target not in _WEIGHTED:
+    while node.op == "call_function" and node.target not in WEIGHTED:
         if not done and node.target not in (QUANTIZE, DEQUANTIZE):
             done = f"{getattr(node.target, '_opname', node.name)} after "
         node = next(argument for argument in node.args if isinstance(argument, fx.Node))

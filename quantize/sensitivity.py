@@ -12,12 +12,11 @@ from torch import Tensor, fx
 from ..distill.methods import methods
 from ..distill.student import Student
 from .calibration import Samples
+from .layers import TRANSPOSED, layers
 from .ranges import DEQUANTIZE, QUANTIZE
 
 # Mean squared error below which int8's distance from the student does not matter: 50 dB.
 FLOOR = 1e-5
-_TRANSPOSED = torch.ops.aten.conv_transpose2d.input
-_WEIGHTED = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default, _TRANSPOSED)
 
 
 class Sensitivity(NamedTuple):
@@ -42,7 +41,7 @@ def sensitivities(
     base = _distance(graphs, rows)
     found: list[Sensitivity] = []
     for graph in graphs.values():
-        for layer, nodes in _layers(graph).items():
+        for layer, nodes in layers(graph).items():
             with _unrounded(graph, nodes):
                 gain = base - _distance(graphs, rows)
             parameters = sum(p.numel() for p in student.get_submodule(layer).parameters())
@@ -77,16 +76,6 @@ def _distance(graphs: Mapping[str, fx.GraphModule], rows: list[_Row]) -> float:
         error = (restored.clamp(0, 1) - row.restored.clamp(0, 1)).square().mean()
         total += 10 * float(torch.log10(1 + error / FLOOR))
     return total / len(rows)
-
-
-def _layers(graph: fx.GraphModule) -> dict[str, list[fx.Node]]:
-    """Convolutions and linear layers with rounded weights, by the module they come from."""
-    layers: dict[str, list[fx.Node]] = {}
-    for node in graph.graph.nodes:
-        if node.target in _WEIGHTED and node.args[1].op == "call_function":
-            *_, (path, _) = node.meta["nn_module_stack"].values()
-            layers.setdefault(path, []).append(node)
-    return layers
 
 
 def _rounded(argument: Any) -> bool:
@@ -127,7 +116,7 @@ def _multiply_adds(node: fx.Node) -> int:
     """From the shapes a convolution or linear layer was exported with."""
     weight: Any = node.args[1]
     output, kernel = node.meta["val"].shape, weight.meta["val"].shape
-    if node.target is _TRANSPOSED:  # stride 2, kernel 2: every output position is reached from one input position
+    if node.target is TRANSPOSED:  # stride 2, kernel 2: every output position is reached from one input position
         return output[1] * kernel[0] * output[2] * output[3]
     positions = output[2] * output[3] if len(kernel) == 4 else output.numel() // kernel[0]
     return positions * kernel.numel()

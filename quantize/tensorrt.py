@@ -13,11 +13,11 @@ from torchao.quantization.pt2e.quantizer import (
 )
 
 from .core import Target
+from .layers import WEIGHTED
 from .ranges import ADD
 
 _ACTIVATION = QuantizationSpec(torch.int8, HistogramObserver, -128, 127, torch.per_tensor_symmetric)
 _WEIGHT = QuantizationSpec(torch.int8, PerChannelMinMaxObserver, -127, 127, torch.per_channel_symmetric, ch_axis=0)
-_WEIGHTED = (torch.ops.aten.conv2d.default, torch.ops.aten.conv_transpose2d.input, torch.ops.aten.linear.default)
 
 
 class TensorRTQuantizer(Quantizer):
@@ -30,10 +30,10 @@ class TensorRTQuantizer(Quantizer):
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
         for node in model.graph.nodes:
             specs: dict[fx.Node, QuantizationSpecBase | None] = {}
-            if node.target in _WEIGHTED:
+            if node.target in WEIGHTED:
                 specs = {node.args[0]: _ACTIVATION, node.args[1]: _WEIGHT}
             elif node.target in ADD:
-                specs = {a: _ACTIVATION for a in node.args[:2] if isinstance(a, fx.Node) and a.target not in _WEIGHTED}
+                specs = {a: _ACTIVATION for a in node.args[:2] if isinstance(a, fx.Node) and a.target not in WEIGHTED}
                 specs = specs if len(specs) == 1 else {}  # a sum of two convolutions has no skip connection
             if specs:
                 node.meta["quantization_annotation"] = QuantizationAnnotation(input_qspec_map=specs, _annotated=True)

@@ -195,7 +195,7 @@ def test_a_program_that_needs_more_than_fp16_is_refused(student: Student, contex
 
 def test_a_program_of_other_graphs_is_refused(bundle_path: Path, context: Context, tmp_path: Path) -> None:
     other = Student(SIZES["nano"]).eval()
-    graphs = core.quantize(other, 64, COREML, context.samples, QuantizeConfig(pictures=2, bias_correction=False))
+    graphs = core.quantize(other, 64, COREML, context.samples, QuantizeConfig(pictures=2))
     (tmp_path / "coreml").mkdir()
     core.write(graphs, other, 64, tmp_path / "coreml")
     with pytest.raises(BackendError, match=r"expected 50 dB and 99.9%: conversion is wrong"):

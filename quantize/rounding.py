@@ -1,0 +1,92 @@
+"""Weights rounded for what they read: those still to be rounded make up for the error of those that were.
+
+GPTQ (Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", ICLR 2023, algorithm
+1). Features after ReLU are far from zero on the mean, so that the errors of rounding to the nearest code add up to a shift of
+whole channels, and of the restored picture's light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from ..distill.student import Student
+from .layers import attribute, layers, steps
+
+# Positions of a layer's input that are read of a sample.
+POSITIONS = 1500
+# Share of the mean square of its inputs that is added to each, so that what hardly varies is not relied on.
+DAMPING = 0.01
+
+
+@torch.no_grad()
+def round_weights(graph: fx.GraphModule, student: Student, rows: Iterable[tuple[Tensor, ...]], seed: int) -> None:
+    """Choose anew the codes of every layer's weights, in place; scales stay.
+
+    `student`: whose graph it is; `rows`: the method's inputs, over which a layer's output is to change least.
+    """
+    inputs = _Inputs(
+        graph, {node: student.get_submodule(path) for path, nodes in layers(graph).items() for node in nodes}, seed
+    )
+    for row in rows:
+        inputs.run(*row)
+    for node, module in inputs.modules.items():
+        _round(graph, node.all_input_nodes[1], module, inputs.products[node])
+
+
+class _Inputs(fx.Interpreter):
+    """Runs a graph and sums x xᵀ over what the nodes of `modules` read at a position: `products`, float64 (inputs, inputs)."""
+
+    def __init__(self, graph: fx.GraphModule, modules: Mapping[fx.Node, nn.Module], seed: int) -> None:
+        super().__init__(graph)
+        self.modules = modules
+        self.products = dict.fromkeys(modules, torch.zeros((), dtype=torch.float64))
+        self._chance = torch.Generator().manual_seed(seed)
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n in self.modules:
+            read = _positions(self.modules[n], self.env[n.all_input_nodes[0]])
+            chosen = read[torch.randperm(len(read), generator=self._chance)[:POSITIONS]]
+            self.products[n] = self.products[n] + (chosen.T @ chosen).double()
+        return super().run_node(n)
+
+
+def _positions(module: nn.Module, read: Tensor) -> Tensor:
+    """What a layer reads, a row for every position: of its output, of a transposed convolution of its input."""
+    if isinstance(module, nn.Conv2d):
+        read = functional.unfold(
+            read, module.kernel_size, padding=cast(tuple[int, int], module.padding), stride=module.stride
+        )
+    # A transposed convolution of stride 2 and kernel 2 reaches every output position from one input position.
+    return read.reshape(-1, read.shape[-1]) if isinstance(module, nn.Linear) else read.movedim(1, -1).flatten(0, -2)
+
+
+def _round(graph: fx.GraphModule, dequantized: fx.Node, module: nn.Module, products: Tensor) -> None:
+    """Write the codes of a layer's weight, as a matrix of outputs and inputs."""
+    codes = attribute(graph, str(dequantized.all_input_nodes[0].target))
+    scale, zero = steps(graph, dequantized, codes.ndim)
+    assert not torch.as_tensor(zero).any(), "every target's weights are symmetric"
+    weight = cast(Tensor, module.weight) / scale
+    # A transposed convolution's inputs come first.
+    weight = weight.movedim(0, -1) if isinstance(module, nn.ConvTranspose2d) else weight
+    lowest, highest = cast(tuple[int, int], dequantized.args[-3:-1])
+    rounded = _compensated(weight.reshape(-1, len(products)).double(), lowest, highest, products).reshape(weight.shape)
+    codes.copy_(rounded.movedim(-1, 0) if isinstance(module, nn.ConvTranspose2d) else rounded)
+
+
+def _compensated(weight: Tensor, lowest: int, highest: int, products: Tensor) -> Tensor:
+    """Whole numbers for `weight` (outputs, inputs) that change weight · x least; the most active input is rounded first."""
+    activity = products.diagonal()
+    order = activity.argsort(descending=True)
+    damped = products + torch.eye(len(products), dtype=products.dtype) * (DAMPING * activity.mean() + 1e-12)
+    pull = torch.linalg.cholesky(torch.linalg.inv(damped[order][:, order]), upper=True)
+    left, codes = weight[:, order], torch.empty_like(weight)
+    for column in range(len(order)):
+        codes[:, column] = left[:, column].round().clamp(lowest, highest)
+        error = (left[:, column] - codes[:, column]) / pull[column, column]
+        left[:, column:] -= error[:, None] * pull[column, column:]
+    return codes[:, order.argsort()]

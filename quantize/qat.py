@@ -43,7 +43,7 @@ def make_schedule(minutes: float, tile: int, seed: int) -> Schedule:
         minutes=minutes,
         batch=1,
         patch=tile,
-        learning_rate=3e-5,
+        learning_rate=1e-5,
         warmup=20,
         clip=1.0,
         ema=0.98,
@@ -151,7 +151,7 @@ class SelfDistillation(Objective[nn.ModuleDict]):
 
 
 def _biases(graph: fx.GraphModule) -> Iterator[str]:
-    """Names of the biases that NNCF corrected, which are constants; others are parameters already."""
+    """Names of the biases that NNCF corrected (with the nearest codes), which are constants; others are parameters already."""
     for node in graph.graph.nodes:
         if node.target in WEIGHTED and len(node.args) > 2 and isinstance(node.args[2], fx.Node):
             name = str(node.args[2].target)

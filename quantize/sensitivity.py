@@ -34,8 +34,8 @@ def sensitivities(
 ) -> list[Sensitivity]:
     """Every layer of the quantised graphs, the costliest first; `student`: the one they were made from.
 
-    A layer's activations are left unrounded, one layer at a time, in the graph; rounding of its weights stays, since one
-    scale a channel makes it small beside. Evenly over `pictures` of the samples.
+    A layer's activations are left unrounded, one layer at a time, in the graph; rounding of its weights stays, which a
+    scale a channel and GPTQ make small beside. Evenly over `pictures` of the samples.
     """
     rows = _rows(student, samples, pictures)
     base = _distance(graphs, rows)

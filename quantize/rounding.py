@@ -69,24 +69,30 @@ def _round(graph: fx.GraphModule, dequantized: fx.Node, module: nn.Module, produ
     """Write the codes of a layer's weight, as a matrix of outputs and inputs."""
     codes = attribute(graph, str(dequantized.all_input_nodes[0].target))
     scale, zero = steps(graph, dequantized, codes.ndim)
-    assert not torch.as_tensor(zero).any(), "every target's weights are symmetric"
-    weight = cast(Tensor, module.weight) / scale
     # A transposed convolution's inputs come first.
-    weight = weight.movedim(0, -1) if isinstance(module, nn.ConvTranspose2d) else weight
-    lowest, highest = cast(tuple[int, int], dequantized.args[-3:-1])
-    rounded = _compensated(weight.reshape(-1, len(products)).double(), lowest, highest, products).reshape(weight.shape)
-    codes.copy_(rounded.movedim(-1, 0) if isinstance(module, nn.ConvTranspose2d) else rounded)
+    transposed = isinstance(module, nn.ConvTranspose2d)
+
+    def matrix(part: Any) -> Tensor:
+        part = torch.as_tensor(part).expand(codes.shape)
+        return (part.movedim(0, -1) if transposed else part).reshape(-1, len(products)).double()
+
+    lowest, highest = (matrix(bound - zero) for bound in cast(tuple[int, int], dequantized.args[-3:-1]))
+    rounded = _compensated(matrix(cast(Tensor, module.weight) / scale), lowest, highest, products)
+    shape = codes.movedim(0, -1).shape if transposed else codes.shape
+    rounded = rounded.reshape(shape).movedim(-1, 0) if transposed else rounded.reshape(shape)
+    codes.copy_(rounded + zero)
 
 
-def _compensated(weight: Tensor, lowest: int, highest: int, products: Tensor) -> Tensor:
+def _compensated(weight: Tensor, lowest: Tensor, highest: Tensor, products: Tensor) -> Tensor:
     """Whole numbers for `weight` (outputs, inputs) that change weight · x least; the most active input is rounded first."""
     activity = products.diagonal()
     order = activity.argsort(descending=True)
     damped = products + torch.eye(len(products), dtype=products.dtype) * (DAMPING * activity.mean() + 1e-12)
     pull = torch.linalg.cholesky(torch.linalg.inv(damped[order][:, order]), upper=True)
-    left, codes = weight[:, order], torch.empty_like(weight)
+    left, lowest, highest = weight[:, order], lowest[:, order], highest[:, order]
+    codes = torch.empty_like(left)
     for column in range(len(order)):
-        codes[:, column] = left[:, column].round().clamp(lowest, highest)
+        codes[:, column] = left[:, column].round().clamp(lowest[:, column], highest[:, column])
         error = (left[:, column] - codes[:, column]) / pull[column, column]
         left[:, column:] -= error[:, None] * pull[column, column:]
     return codes[:, order.argsort()]

@@ -34,7 +34,7 @@ def test_codes_are_whole_in_range_and_change_the_output_less() -> None:
     inputs = torch.rand(4000, 24, generator=chance, dtype=torch.float64) + torch.rand(4000, 1, generator=chance)
     weight = torch.randn(8, 24, generator=chance, dtype=torch.float64) * 20
     weight[0, 0] = 130
-    codes = _compensated(weight, -100, 100, inputs.T @ inputs)
+    codes = _compensated(weight, torch.full_like(weight, -100), torch.full_like(weight, 100), inputs.T @ inputs)
     assert torch.equal(codes, codes.round())
     assert codes.abs().max() == 100
 

@@ -29,12 +29,11 @@ def round_weights(graph: fx.GraphModule, student: Student, rows: Iterable[tuple[
 
     `student`: whose graph it is; `rows`: the method's inputs, over which a layer's output is to change least.
     """
-    inputs = _Inputs(
-        graph, {node: student.get_submodule(path) for path, nodes in layers(graph).items() for node in nodes}, seed
-    )
+    modules = {node: student.get_submodule(path) for path, nodes in layers(graph).items() for node in nodes}
+    inputs = _Inputs(graph, modules, seed)
     for row in rows:
         inputs.run(*row)
-    for node, module in inputs.modules.items():
+    for node, module in modules.items():
         _round(graph, node.all_input_nodes[1], module, inputs.products[node])
 
 
@@ -43,13 +42,13 @@ class _Inputs(fx.Interpreter):
 
     def __init__(self, graph: fx.GraphModule, modules: Mapping[fx.Node, nn.Module], seed: int) -> None:
         super().__init__(graph)
-        self.modules = modules
+        self._modules = modules
         self.products = dict.fromkeys(modules, torch.zeros((), dtype=torch.float64))
         self._chance = torch.Generator().manual_seed(seed)
 
     def run_node(self, n: fx.Node) -> Any:
-        if n in self.modules:
-            read = _positions(self.modules[n], self.env[n.all_input_nodes[0]])
+        if n in self._modules:
+            read = _positions(self._modules[n], self.env[n.all_input_nodes[0]])
             chosen = read[torch.randperm(len(read), generator=self._chance)[:POSITIONS]]
             self.products[n] = self.products[n] + (chosen.T @ chosen).double()
         return super().run_node(n)
@@ -68,19 +67,14 @@ def _positions(module: nn.Module, read: Tensor) -> Tensor:
 def _round(graph: fx.GraphModule, dequantized: fx.Node, module: nn.Module, products: Tensor) -> None:
     """Write the codes of a layer's weight, as a matrix of outputs and inputs."""
     codes = attribute(graph, str(dequantized.all_input_nodes[0].target))
-    scale, zero = steps(graph, dequantized, codes.ndim)
-    # A transposed convolution's inputs come first.
-    transposed = isinstance(module, nn.ConvTranspose2d)
-
-    def matrix(part: Any) -> Tensor:
-        part = torch.as_tensor(part).expand(codes.shape)
-        return (part.movedim(0, -1) if transposed else part).reshape(-1, len(products)).double()
-
-    lowest, highest = (matrix(bound - zero) for bound in cast(tuple[int, int], dequantized.args[-3:-1]))
-    rounded = _compensated(matrix(cast(Tensor, module.weight) / scale), lowest, highest, products)
-    shape = codes.movedim(0, -1).shape if transposed else codes.shape
-    rounded = rounded.reshape(shape).movedim(-1, 0) if transposed else rounded.reshape(shape)
-    codes.copy_(rounded + zero)
+    scale, zero = (torch.as_tensor(part).expand(codes.shape) for part in steps(graph, dequantized, codes.ndim))
+    lowest, highest = cast(tuple[int, int], dequantized.args[-3:-1])
+    parts = (codes, cast(Tensor, module.weight) / scale, zero)
+    # A transposed convolution's inputs come first. What is written to `stored` is written to the codes.
+    stored, weight, zero = (part.movedim(0, -1) for part in parts) if isinstance(module, nn.ConvTranspose2d) else parts
+    weight, zero = (part.reshape(-1, len(products)).double() for part in (weight, zero))
+    rounded = _compensated(weight, lowest - zero, highest - zero, products)
+    stored.copy_((rounded + zero).reshape(stored.shape))
 
 
 def _compensated(weight: Tensor, lowest: Tensor, highest: Tensor, products: Tensor) -> Tensor:

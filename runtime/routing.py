@@ -133,12 +133,16 @@ def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequ
 
 def token_source(routing: Routing, look: Sequence[float]) -> TokenSource:
     """Whose tokens tiles take after a first look with these degradation logits: the look's where it finds a leaf in
-    `routing.look_tokens` likely, else the mean of all tiles' where one in `routing.mean_tokens`, else each its own.
+    `routing.look_tokens` likely, else the mean of all tiles' where one in `routing.mean_tokens` is likelier than not, else each
+    its own.
     """
-    likely = {leaf for leaf, of_look in zip(routing.leaves, look, strict=True) if of_look > LIKELY}
-    if likely.intersection(routing.look_tokens):
+
+    def finds(leaves: Sequence[str], above: float) -> bool:
+        return any(leaf in leaves and of_look > above for leaf, of_look in zip(routing.leaves, look, strict=True))
+
+    if finds(routing.look_tokens, LIKELY):
         return TokenSource.LOOK
-    return TokenSource.MEAN if likely.intersection(routing.mean_tokens) else TokenSource.OWN
+    return TokenSource.MEAN if finds(routing.mean_tokens, 0) else TokenSource.OWN
 
 
 def prospect(routing: Routing, degradations: Mapping[str, float], gates: Gates) -> Prospect:

@@ -104,12 +104,12 @@ Prospect prospect(const Routing& routing, const std::vector<double>& logits) {
 
 TokenSource token_source(const Routing& routing, const std::vector<double>& look) {
   const auto leaves = routing.leaves();
-  const auto finds = [&](const std::set<std::string>& wanted) {
+  const auto finds = [&](const std::set<std::string>& wanted, double above) {
     for (std::size_t i = 0; i < leaves.size(); ++i) {
-      if (wanted.count(leaves[i]) > 0 && look.at(i) > kLikely) return true;
+      if (wanted.count(leaves[i]) > 0 && look.at(i) > above) return true;
     }
     return false;
   };
-  if (finds(routing.look_tokens)) return TokenSource::kLook;
-  return finds(routing.mean_tokens) ? TokenSource::kMean : TokenSource::kOwn;
+  if (finds(routing.look_tokens, kLikely)) return TokenSource::kLook;
+  return finds(routing.mean_tokens, 0.0) ? TokenSource::kMean : TokenSource::kOwn;
 }

@@ -27,7 +27,7 @@ struct Routing {
   std::set<std::string> whole;   // leaves judged by a look at the whole picture
   std::set<std::string> uneven;  // of these, those that tiles judge too
   std::set<std::string> look_tokens;  // where the first look finds one of these likely, tiles take its tokens
-  std::set<std::string> mean_tokens;  // and of these, the mean of all tiles' tokens
+  std::set<std::string> mean_tokens;  // where one of these likelier than not, the mean of all tiles' tokens
   std::map<std::string, double> variance;  // of a prospect, by leaf
 
   std::vector<std::string> leaves() const;

@@ -379,9 +379,11 @@ def routing() -> dict[str, list[Case]]:
                 "nor does a leaf that is not named": [logits(snow=5.0)],
                 "nor one of which the look says NaN": [logits(haze=None)],
                 "the first look decides on tokens": [logits(), logits(haze=5.0)],
-                "another leaf has tiles take the mean of their tokens": [logits(low_light=1.1)],
+                "another leaf has tiles take the mean of their tokens": [logits(low_light=0.1)],
+                "a likely leaf of both": [logits(rain=1.1)],
+                "a doubtful leaf of both": [logits(rain=0.9)],
                 "the look's tokens come before the mean": [logits(haze=2.0, low_light=3.0)],
-                "a doubtful one brings no mean": [logits(low_light=1.0)],
+                "an even one brings no mean": [logits(low_light=0.0)],
                 "nor does NaN": [logits(low_light=None)],
             }.items()
         ),

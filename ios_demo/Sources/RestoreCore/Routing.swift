@@ -48,7 +48,7 @@ public struct Routing: Equatable, Sendable {
   public let uneven: [String]
   /// Where the first look finds one of these leaves likely, tiles take its tokens.
   public let lookTokens: [String]
-  /// Otherwise, where it finds one of these likely, tiles take the mean of their tokens.
+  /// Otherwise, where it finds one of these likelier than not, tiles take the mean of their tokens.
   public let meanTokens: [String]
   /// Share of a restoration's mean squared error that differs from view to view, by leaf; `unknownVariance` of others.
   public let variance: [String: Double]
@@ -128,11 +128,13 @@ public struct Routing: Equatable, Sendable {
   }
 
   /// Whose tokens tiles take after a first look with these degradation logits: the look's where it finds a leaf in `lookTokens`
-  /// likely, else the mean of all tiles' where one in `meanTokens`, else each its own.
+  /// likely, else the mean of all tiles' where one in `meanTokens` is likelier than not, else each its own.
   public func tokenSource(_ look: [Double]) -> TokenSource {
-    let likely = zip(leaves, look).filter { $1 > Self.likely }.map(\.0)
-    if likely.contains(where: lookTokens.contains) { return .look }
-    return likely.contains(where: meanTokens.contains) ? .mean : .own
+    func finds(_ wanted: [String], above: Double) -> Bool {
+      zip(leaves, look).contains { wanted.contains($0) && $1 > above }
+    }
+    if finds(lookTokens, above: Self.likely) { return .look }
+    return finds(meanTokens, above: 0) ? .mean : .own
   }
 
   static let unknownVariance = 0.1

@@ -99,13 +99,15 @@ fun agreedLogits(routing: Routing, looks: List<List<Double>>, tile: List<Double>
 
 /**
  * Whose tokens tiles take after a first look with these degradation logits: the look's where it finds a leaf in
- * [Routing.lookTokens] likely, else the mean of all tiles' where one in [Routing.meanTokens], else each its own.
+ * [Routing.lookTokens] likely, else the mean of all tiles' where one in [Routing.meanTokens] is likelier than not, else each its
+ * own.
  */
 fun tokenSource(routing: Routing, look: List<Double>): TokenSource {
-    val likely = routing.leaves.filterIndexed { i, _ -> look[i] > LIKELY }
+    fun finds(wanted: Set<String>, above: Double) =
+        routing.leaves.zip(look).any { (leaf, ofLook) -> leaf in wanted && ofLook > above }
     return when {
-        likely.any { it in routing.lookTokens } -> TokenSource.LOOK
-        likely.any { it in routing.meanTokens } -> TokenSource.MEAN
+        finds(routing.lookTokens, LIKELY) -> TokenSource.LOOK
+        finds(routing.meanTokens, 0.0) -> TokenSource.MEAN
         else -> TokenSource.OWN
     }
 }

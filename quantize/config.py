@@ -39,9 +39,9 @@ class QuantizeConfig(Frozen):
         default=None, gt=0, description="quantisation-aware training of each target; null for none"
     )
     seed: int = 0
-    # Left in float: the heads, since 8 bits cannot resolve a small gain in quality, what touches pixels directly, what moves the
-    # whole picture at once (the context, and the tokens with the latent that they come from, whose errors are alike in every
-    # tile), and the encoder's first layers, where a dark picture fills a few of 256 codes.
+    # Left in float: the heads, since 8 bits cannot resolve a small gain in quality, what touches pixels directly, what moves
+    # the whole picture at once (the context, and the tokens with the latent that they come from, whose errors are alike in
+    # every tile), and the encoder's first layers, where a dark picture fills a few of 256 codes.
     left_in_float: tuple[str, ...] = (
         "encoder.stem",
         "encoder.level1",

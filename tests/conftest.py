@@ -67,6 +67,12 @@ def quantize_config() -> QuantizeConfig:
 
 
 @pytest.fixture(scope="session")
+def in_float(student: Student, quantize_config: QuantizeConfig) -> int:
+    """Numbers of the student in the parts that int8 programs leave in float."""
+    return sum(n.numel() for part in quantize_config.left_in_float for n in student.get_submodule(part).parameters())
+
+
+@pytest.fixture(scope="session")
 def samples(student: Student, quantize_config: QuantizeConfig) -> Samples:
     return draw_samples(student, Routing(), PHOTOS / "dev", TILE, quantize_config)
 

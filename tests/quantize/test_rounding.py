@@ -82,7 +82,7 @@ def test_every_kind_of_layer_computes_nearer_to_the_student(
     before, after = (errors(graphs[method], student, samples[method]) for graphs in (nearest, compensated))
     assert before.keys() == after.keys()
     ratios = {name: after[name] / before[name] for name in before if before[name] > 0}
-    assert len(ratios) > 5
+    assert len(ratios) > 3
     assert max(ratios.values()) < 1.05, ratios
     assert sum(ratios.values()) / len(ratios) < 0.75, ratios
 

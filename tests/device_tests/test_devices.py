@@ -97,13 +97,13 @@ def test_a_command_that_hangs_is_ended_there_too(device: Device) -> None:
         began = time.monotonic()
         with pytest.raises(DeviceError, match="longer than 2 s"):
             # The name of the workspace in its arguments is what tells the process from others.
-            space.run(["sh", "-c", "sleep 60; : $0", space.path("x")], 2)
-        assert time.monotonic() - began < 30
+            space.run(["sh", "-c", "sleep 600; : $0", space.path("x")], 2)
+        assert time.monotonic() - began < 200
         process = device.check(["cat", space.path("process")]).strip()
         # Killed over there; how soon its parent takes note is the device's own business: until then it has no command line.
         waited = time.monotonic()
         while device.run(["grep", "-qa", ".", f"/proc/{process}/cmdline"]).status == 0:
-            assert time.monotonic() - waited < 20, "the command is still running"
+            assert time.monotonic() - waited < 200, "the command is still running"
     assert not names(device)
 
 

@@ -8,17 +8,14 @@ Machines are noisy: every round runs every program once, medians are compared as
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from burnish.device_tests.eager import EagerSession
+from burnish.device_tests.timing import interleaved
 from burnish.distill.weights import load_student
 from burnish.runtime import Bundle, backends
 from burnish.runtime.bundle import EMBEDDED
-from burnish.runtime.routing import gate_tensor, given_gates
 
 PAIRS = (
     ("executorch-xnnpack-int8 (executorch)", "executorch-xnnpack-fp32 (executorch)"),
@@ -49,31 +46,16 @@ def main() -> None:
                 loaded = backends.load(bundle, backend, program, arguments.threads)
                 sessions[f"{program.name} ({backend})"] = loaded
     torch.set_num_threads(arguments.threads)
-    picture = np.random.default_rng(0).random((1, 3, manifest.tile, manifest.tile), np.float32)
-    gates = gate_tensor(manifest.routing, given_gates(manifest.routing, {"rain": 1.0}), manifest.student.rank)
-    times: dict[tuple[str, str], list[float]] = {}
-    for turn in range(arguments.rounds + 2):
-        for name, session in sessions.items():
-            began = time.perf_counter()
-            encoded = session.encode(picture)
-            between = time.perf_counter()
-            session.refine(picture, encoded, encoded, gates)
-            ended = time.perf_counter()
-            if turn >= 2:  # the first rounds allocate
-                times.setdefault((name, "encode"), []).append((between - began) * 1e3)
-                times.setdefault((name, "refine"), []).append((ended - between) * 1e3)
+    times = interleaved(sessions, manifest.tile, manifest.routing, manifest.student.rank, arguments.rounds)
     print(
         f"{bundle.path.name}, tile {manifest.tile}, {arguments.threads} thread(s), median of {arguments.rounds} rounds"
     )
     print(f"{'program (backend)':<42}{'encode ms':>11}{'refine ms':>11}{'sum':>9}")
-    sums = {}
-    for name in sessions:
-        encode, refine = (statistics.median(times[(name, method)]) for method in ("encode", "refine"))
-        sums[name] = encode + refine
-        print(f"{name:<42}{encode:>11.2f}{refine:>11.2f}{sums[name]:>9.2f}")
+    for name, took in times.items():
+        print(f"{name:<42}{took.encode_ms:>11.2f}{took.refine_ms:>11.2f}{took.iteration_ms:>9.2f}")
     for fast, slow in PAIRS:
-        if fast in sums and slow in sums:
-            print(f"{fast} is {sums[slow] / sums[fast]:.2f} times as fast as {slow}")
+        if fast in times and slow in times:
+            print(f"{fast} is {times[slow].iteration_ms / times[fast].iteration_ms:.2f} times as fast as {slow}")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,14 @@ def quantize_stage(
 
         judged = None if max_drop_db is None else judges(trained, tile, photos, max_drop_db)
         quantize_student(
-            trained, photos, tile, out, config, step, judged, lambda name, found: show_found(console, name, found)
+            trained,
+            photos,
+            tile,
+            out,
+            config,
+            step,
+            judged,
+            lambda name, found: show_found(console, trained, tile, name, found),
         )
         if explain:
             step("sensitivity of every layer")

@@ -26,12 +26,15 @@ Evaluate = Callable[[Mapping[str, fx.GraphModule]], Report]
 
 
 class Found(NamedTuple):
-    """Graphs that pass, the layers that stay in float beside the configured ones, and how often programs were judged."""
+    """Graphs that pass, the layers that stay in float beside the configured ones, and how often programs were judged; `plain`:
+    the graphs without those layers.
+    """
 
     graphs: dict[str, fx.GraphModule]
     layers: tuple[Sensitivity, ...]
     passed: bool
     evaluations: int
+    plain: dict[str, fx.GraphModule]
 
     @property
     def extra_bytes(self) -> int:
@@ -54,7 +57,7 @@ def search(
     """
     plain = core.quantize(student, tile, target, samples, config)
     if evaluate(plain).passed:
-        return Found(plain, (), True, 1)
+        return Found(plain, (), True, 1, plain)
     ranking = [row for row in sensitivities(plain, student, samples) if row.gain_db > 0]
     evaluations = 1
     best: dict[str, fx.GraphModule] | None = None
@@ -75,7 +78,7 @@ def search(
     too_few, enough = 0, 1
     while not passes(min(enough, len(ranking))):
         if enough >= len(ranking):
-            return Found(plain, (), False, evaluations)
+            return Found(plain, (), False, evaluations, plain)
         too_few, enough = enough, 2 * enough
     enough = min(enough, len(ranking))
     while enough - too_few > 1:
@@ -85,4 +88,4 @@ def search(
         else:
             too_few = middle
     assert best is not None
-    return Found(best, tuple(ranking[:enough]), True, evaluations)
+    return Found(best, tuple(ranking[:enough]), True, evaluations, plain)

@@ -35,8 +35,9 @@ from .routing import (
 from .tiles import Array, Pixels, TilePlan, blend, from_program, make_small, mirror, plan_tiles, to_program
 from .worker import Late, Worker
 
-# A result this much darker than what it came from is broken, unless that was nearly black itself.
-DARKER, NEARLY_BLACK = 0.1, 4 / 255
+# A result this much darker than what it came from is broken, unless that was nearly black itself. Dense haze before a dark
+# scene may rightly lose 95 % of its light.
+DARKER, NEARLY_BLACK = 0.02, 4 / 255
 # A late step is left, so that the odds can be taken: at 3 deviations a core that another process keeps half busy left 16 % of
 # the budget unused in the median, at 1 nothing (simulated, see docs/runtime.md).
 CAUTION = 1.0

@@ -10,7 +10,7 @@
 namespace {
 
 // A result this much darker than what it came from is broken, unless that was nearly black itself.
-constexpr double kDarker = 0.1, kNearlyBlack = 4.0 / 255.0;
+constexpr double kDarker = 0.02, kNearlyBlack = 4.0 / 255.0;
 
 double mean_of(const Tensor& tensor) {
   double sum = 0.0;

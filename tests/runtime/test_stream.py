@@ -156,6 +156,15 @@ def test_a_dark_picture_that_stays_dark_is_not_broken(restorer: Restorer) -> Non
     assert result.reason is Stop.ITERATIONS
 
 
+def test_what_was_dark_behind_dense_haze_is_not_broken(faulty: tuple[Restorer, Faulty], pixels: Pixels) -> None:
+    restorer, session = faulty
+    tile = pixels[:TILE, :TILE]
+    session.spoil = lambda x: x * 0.05
+    result = restorer.restore(tile, max_iterations=1, **FREE)
+    assert result.reason is Stop.ITERATIONS
+    assert 0 < result.pixels.mean() < 0.1 * tile.mean()
+
+
 def test_a_failing_program_is_one_line(faulty: tuple[Restorer, Faulty], pixels: Pixels) -> None:
     restorer, session = faulty
 

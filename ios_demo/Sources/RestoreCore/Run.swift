@@ -1,7 +1,7 @@
 /// One restoration: carries out what the controller says, tile by tile, and keeps the picture whole after each step.
 actor Run {
   /// A result this much darker than what it came from is broken, unless that was nearly black itself.
-  private static let darker = 0.1
+  private static let darker = 0.02
   private static let nearlyBlack = 4.0 / 255
   /// What is kept free before the deadline for waking up and handing over.
   private static let reserveMs = 0.5

@@ -108,7 +108,7 @@ internal class Engine(
         val BROKEN = Restored(null, Double.NaN)
 
         // A result this much darker than what it came from is broken, unless that was nearly black itself.
-        const val DARKER = 0.1
+        const val DARKER = 0.02
         const val NEARLY_BLACK = 4.0 / 255
     }
 }

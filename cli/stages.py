@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,16 +73,7 @@ def quantize_stage(
             status.update(f"quantise: {text}")
 
         judged = None if max_drop_db is None else judges(trained, tile, photos, max_drop_db)
-        quantize_student(
-            trained,
-            photos,
-            tile,
-            out,
-            config,
-            step,
-            judged,
-            lambda name, found: show_found(console, trained, tile, name, found),
-        )
+        quantize_student(trained, photos, tile, out, config, step, judged, partial(show_found, console, trained, tile))
         if explain:
             step("sensitivity of every layer")
             show_sensitivities(console, explain_student(trained, photos, tile, config))

@@ -48,8 +48,6 @@ class Prospect(NamedTuple):
     upright: bool
 
 
-# Logit above which a look is believed (0.73).
-LIKELY = 1.0
 # See Routing.variance; measured on the embedded `small` (docs/decisions.md).
 VARIANCE = {"rain": 0.17, "snow": 0.15, "haze": 0.07, "low_light": 0.07, "noise": 0.12, "blur": 0.01, "jpeg": 0.02}
 UNKNOWN_VARIANCE = 0.1
@@ -67,6 +65,7 @@ class Routing(BaseModel):
     softness: float = Field(default=0.7, gt=0, description="s")
     top: int = Field(default=4, gt=0, description="K: gates kept")
     whole: tuple[str, ...] = Field(default=("haze", "low_light"), description="leaves judged by the whole picture")
+    likely: float = Field(default=1.0, description="logit above which a look at the whole picture is believed")
     uneven: tuple[str, ...] = Field(default=("low_light",), description="of these, those that tiles judge too")
     look_tokens: tuple[str, ...] = Field(
         default=(), description="leaves of which the first look tells tiles more by its tokens than their own tell"
@@ -121,7 +120,7 @@ def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequ
     def agreed(leaf: str, at_first: float, of_look: float, of_tile: float) -> float:
         if leaf not in routing.whole or math.isnan(of_look):
             return of_tile
-        likely = of_look > LIKELY
+        likely = of_look > routing.likely
         if leaf not in routing.uneven or math.isnan(of_tile):
             return of_look if likely and not at_first <= 0 else -math.inf
         if likely:
@@ -140,7 +139,7 @@ def token_source(routing: Routing, look: Sequence[float]) -> TokenSource:
     def finds(leaves: Sequence[str], above: float) -> bool:
         return any(leaf in leaves and of_look > above for leaf, of_look in zip(routing.leaves, look, strict=True))
 
-    if finds(routing.look_tokens, LIKELY):
+    if finds(routing.look_tokens, routing.likely):
         return TokenSource.LOOK
     return TokenSource.MEAN if finds(routing.mean_tokens, 0) else TokenSource.OWN
 

@@ -22,6 +22,7 @@ Routing routing_from(const nlohmann::ordered_json& values) {
   routing.softness = values.at("softness");
   routing.top = values.at("top");
   routing.whole = values.at("whole").get<std::set<std::string>>();
+  routing.likely = values.value("likely", routing.likely);
   routing.uneven = values.at("uneven").get<std::set<std::string>>();
   routing.look_tokens = values.value("look_tokens", std::set<std::string>());
   routing.mean_tokens = values.value("mean_tokens", std::set<std::string>());
@@ -58,9 +59,6 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
   return gates;
 }
 
-// Logit above which a look is believed.
-static constexpr double kLikely = 1.0;
-
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
                                   const std::vector<double>& tile) {
   if (looks.empty()) return tile;
@@ -70,7 +68,7 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<std:
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     if (routing.whole.count(leaves[i]) == 0 || std::isnan(look.at(i))) continue;
     constexpr double kNo = -std::numeric_limits<double>::infinity();
-    const bool likely = look.at(i) > kLikely;
+    const bool likely = look.at(i) > routing.likely;
     const double both = look.at(i) + tile.at(i);
     if (routing.uneven.count(leaves[i]) == 0 || std::isnan(tile.at(i))) {
       logits.at(i) = likely && !(first.at(i) <= 0.0) ? look.at(i) : kNo;
@@ -110,6 +108,6 @@ TokenSource token_source(const Routing& routing, const std::vector<double>& look
     }
     return false;
   };
-  if (finds(routing.look_tokens, kLikely)) return TokenSource::kLook;
+  if (finds(routing.look_tokens, routing.likely)) return TokenSource::kLook;
   return finds(routing.mean_tokens, 0.0) ? TokenSource::kMean : TokenSource::kOwn;
 }

@@ -113,11 +113,11 @@ def test_wide_samples_are_tiles_of_a_scene_with_a_look_at_all_of_it() -> None:
     assert last.severities[LEAVES.index("haze")] > 0
 
 
-def test_a_tile_goes_by_the_tokens_and_gates_of_its_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tile_goes_by_the_tokens_and_gates_of_its_look() -> None:
     patches = DegradedPatches(list_pictures(PHOTOS / "train"), Mixture(wide=1.0), 64, 4, seed=1)
     batch = Batch(*torch.utils.data.default_collate([patches[i] for i in range(4)]))
     alone = batch._replace(look=batch.degraded)
-    learner = objective(routing=Routing(look_tokens=("haze",)), unroll=(1.0,), true_gates=0.0)
+    learner = objective(routing=Routing(look_tokens=("haze",), likely=-1e3), unroll=(1.0,), true_gates=0.0)
     # Silent experts and a calm start would hide both.
     with torch.no_grad():
         learner.model.refiner.attention.project.weight.mul_(30)
@@ -125,7 +125,6 @@ def test_a_tile_goes_by_the_tokens_and_gates_of_its_look(monkeypatch: pytest.Mon
     told, asked = [], []
     learner.model.refiner.register_forward_hook(lambda _, given, __: told.append(given[3:]))
     looks = learner.model.encode(batch.look)
-    monkeypatch.setattr(distillation, "LIKELY", -1e3)
     for given in (batch, alone, batch._replace(look=torch.cat([batch.degraded[:2], batch.look[2:]]))):
         asked.append(float(learner(given)["image"].detach()))
     assert len(set(asked)) == 3
@@ -133,10 +132,9 @@ def test_a_tile_goes_by_the_tokens_and_gates_of_its_look(monkeypatch: pytest.Mon
     torch.testing.assert_close(told[1][0], learner.model.encode(batch.degraded).tokens)
     torch.testing.assert_close(told[2][0], torch.cat([told[1][0][:2], told[0][0][2:]]))
     assert not torch.equal(told[0][1], told[1][1])
-    for routing, likely in ((Routing(), -1e3), (learner.routing, 1e3)):
+    for routing in (Routing(likely=-1e3), Routing(look_tokens=("haze",), likely=1e3)):
         told.clear()
         learner.routing = routing
-        monkeypatch.setattr(distillation, "LIKELY", likely)
         learner(batch)
         torch.testing.assert_close(told[0][0], learner.model.encode(batch.degraded).tokens)
 

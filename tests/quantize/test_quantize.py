@@ -24,12 +24,9 @@ def graphs(student: Student, samples: Samples, quantize_config: QuantizeConfig) 
     return core.quantize(student, 64, XNNPACK, samples, quantize_config)
 
 
-def test_calibration_sees_tiles_with_a_looks_tokens_and_looks_with_their_own(
-    student: Student, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(distillation, "LIKELY", -1e3)
+def test_calibration_sees_tiles_with_a_looks_tokens_and_looks_with_their_own(student: Student) -> None:
     config = QuantizeConfig(pictures=4, iterations=1)
-    drawn = draw_samples(student, Routing(look_tokens=("haze",)), PHOTOS / "dev", TILE, config)
+    drawn = draw_samples(student, Routing(look_tokens=("haze",), likely=-1e3), PHOTOS / "dev", TILE, config)
     own: list[bool] = []
     for (image,), (current, *_, tokens, _) in zip(drawn["encode"], drawn["refine"], strict=True):
         torch.testing.assert_close(image, current, rtol=0, atol=0)

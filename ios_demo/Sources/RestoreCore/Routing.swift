@@ -45,6 +45,8 @@ public struct Routing: Equatable, Sendable {
   /// K: gates kept.
   public let top: Int
   public let whole: [String]
+  /// Logit above which a look at the whole picture is believed.
+  public let likely: Double
   public let uneven: [String]
   /// Where the first look finds one of these leaves likely, tiles take its tokens.
   public let lookTokens: [String]
@@ -67,6 +69,7 @@ public struct Routing: Equatable, Sendable {
     softness = try take("softness", 0.7, \.asDouble)
     top = try take("top", 4, \.asInt)
     whole = try take("whole", ["haze", "low_light"], \.asStrings)
+    likely = try take("likely", 1.0, \.asDouble)
     uneven = try take("uneven", ["low_light"], \.asStrings)
     lookTokens = try take("look_tokens", [], \.asStrings)
     meanTokens = try take("mean_tokens", [], \.asStrings)
@@ -105,9 +108,6 @@ public struct Routing: Equatable, Sendable {
     return zip(experts, weights.indices).map { Gate(expert: $0, weight: kept.contains($1) ? weights[$1] : 0) }
   }
 
-  /// Logit above which a look is believed.
-  static let likely = 1.0
-
   /// A tile's degradation logits: of the leaves in `whole` its look's, if it says anything, and −∞ where that is not likely. Of
   /// those in `uneven` the larger of both, and where the look's is not likely their sum, as of independent evidence, or −∞ where
   /// that is not positive.
@@ -120,9 +120,9 @@ public struct Routing: Equatable, Sendable {
       let (seen, own) = (look[$0], tile[$0])
       guard whole.contains(leaves[$0]), !seen.isNaN else { return own }
       guard uneven.contains(leaves[$0]), !own.isNaN else {
-        return seen > Self.likely && !(first[$0] <= 0) ? seen : -.infinity
+        return seen > likely && !(first[$0] <= 0) ? seen : -.infinity
       }
-      if seen > Self.likely { return max(seen, own) }
+      if seen > likely { return max(seen, own) }
       return seen + own > 0 ? seen + own : -.infinity
     }
   }
@@ -133,7 +133,7 @@ public struct Routing: Equatable, Sendable {
     func finds(_ wanted: [String], above: Double) -> Bool {
       zip(leaves, look).contains { wanted.contains($0) && $1 > above }
     }
-    if finds(lookTokens, above: Self.likely) { return .look }
+    if finds(lookTokens, above: likely) { return .look }
     return finds(meanTokens, above: 0) ? .mean : .own
   }
 

@@ -25,6 +25,7 @@ data class Prospect(val belief: Double, val variance: Double, val upright: Boole
  * @param softness s
  * @param top K: gates kept
  * @param whole leaves that a look at the whole picture judges
+ * @param likely logit above which it is believed
  * @param uneven of these, those that tiles judge too
  * @param lookTokens leaves of which the first look tells tiles more by its tokens than their own tell
  * @param meanTokens leaves of which tiles tell more by the mean of their tokens than each by its own
@@ -36,6 +37,7 @@ data class Routing(
     val softness: Double = 0.7,
     val top: Int = 4,
     val whole: Set<String> = setOf("haze", "low_light"),
+    val likely: Double = 1.0,
     val uneven: Set<String> = setOf("low_light"),
     val lookTokens: Set<String> = emptySet(),
     val meanTokens: Set<String> = emptySet(),
@@ -72,9 +74,6 @@ fun route(routing: Routing, granularity: Double, logits: List<Double>): Gates {
     return gates.mapValues { (name, gate) -> if (name in kept) gate else 0.0 }
 }
 
-// Logit above which a look is believed.
-private const val LIKELY = 1.0
-
 /**
  * A tile's degradation logits: of the leaves in [Routing.whole] its look's, if it says anything, and −∞ where that is not
  * likely. Of those in [Routing.uneven] the larger of both, and where the look's is not likely their sum, as of independent
@@ -90,8 +89,8 @@ fun agreedLogits(routing: Routing, looks: List<List<Double>>, tile: List<Double>
         val denied = looks.first()[it] <= 0.0
         when {
             leaf !in routing.whole || seen.isNaN() -> own
-            leaf !in routing.uneven || own.isNaN() -> if (seen > LIKELY && !denied) seen else Double.NEGATIVE_INFINITY
-            seen > LIKELY -> maxOf(seen, own)
+            leaf !in routing.uneven || own.isNaN() -> if (seen > routing.likely && !denied) seen else Double.NEGATIVE_INFINITY
+            seen > routing.likely -> maxOf(seen, own)
             else -> if (seen + own > 0) seen + own else Double.NEGATIVE_INFINITY
         }
     }
@@ -106,7 +105,7 @@ fun tokenSource(routing: Routing, look: List<Double>): TokenSource {
     fun finds(wanted: Set<String>, above: Double) =
         routing.leaves.zip(look).any { (leaf, ofLook) -> leaf in wanted && ofLook > above }
     return when {
-        finds(routing.lookTokens, LIKELY) -> TokenSource.LOOK
+        finds(routing.lookTokens, routing.likely) -> TokenSource.LOOK
         finds(routing.meanTokens, 0.0) -> TokenSource.MEAN
         else -> TokenSource.OWN
     }

@@ -149,6 +149,16 @@ class BundleTest {
     }
 
     @Test
+    fun aBundleSaysWhenALookIsBelieved() {
+        assertEquals(1.0, open().manifest.routing.likely, 0.0)
+        val routing = manifest.getAsJsonObject("routing")
+        routing.addProperty("likely", "often")
+        assertRefused("likely") { open() }
+        routing.addProperty("likely", 0.25)
+        assertEquals(0.25, open().manifest.routing.likely, 0.0)
+    }
+
+    @Test
     fun leavesWhoseTokensAreSharedAreLists() {
         val routing = manifest.getAsJsonObject("routing")
         for ((name, leaf) in mapOf("look_tokens" to "haze", "mean_tokens" to "rain")) {

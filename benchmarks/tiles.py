@@ -9,8 +9,9 @@ after which they reach what n iterations of every tile reach. Time is counted in
 what each takes here, so that a busy machine favours neither.
 
 borders: haze and low light, tiled by the runtime against the whole frame through the full-precision student (needs torch). PSNR
-of both, by how much the tiled one is better in the median picture and the middle half of them, and what a border adds: the difference of 8-pixel bands on both sides of where a tile begins or ends, averaged over 64
-pixels along it, in the difference between the two results; and the same at lines where there is no border.
+of both, by how much the tiled one is better in the median picture and the middle half of them, and what a border adds: the
+difference of 8-pixel bands on both sides of where a tile begins or ends, averaged over 64 pixels along it, in the difference
+between the two results; and the same at lines where there is no border.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import hashlib
 import os
 import signal
 import sys
-import threading
 import time
 from importlib import import_module
 from pathlib import Path
@@ -161,7 +160,7 @@ def _restore(session: Session, job: Job, task: Restore, pictures: Tensors) -> tu
     found: Tensors = {}
     for name, pixels in sorted(pictures.items()):
         picture = from_array(pixels)
-        run = Run(engine, picture, task.policy, None, task.keep_steps, threading.Event(), time.perf_counter())
+        run = Run(engine, picture, task.policy, None, task.keep_steps, lambda: False, time.perf_counter())
         for _ in run.updates():
             pass
         result = run.result()

@@ -11,7 +11,16 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from .errors import BundleError
 from .routing import Routing
@@ -37,7 +46,7 @@ EMBEDDED_TEACHER = _SHIPPED / "teacher.safetensors"
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class File(_Entry):
@@ -79,7 +88,7 @@ class Program(_Entry):
     files: tuple[File, ...]
     made_with: dict[str, str] = Field(default_factory=dict, description="library → version")
     verified: str = Field(default="", description="how the written artifact was executed and compared")
-    boundary_bytes: dict[str, int] = Field(default_factory=dict, description="bytes in and out, by method")
+    boundary_bytes: dict[str, PositiveInt] = Field(default_factory=dict, description="bytes in and out, by method")
     delegates: dict[str, dict[str, int]] = Field(
         default_factory=dict, description="method → delegate → partitions; 'none': operations outside every delegate"
     )
@@ -108,7 +117,7 @@ class StudentInfo(_Entry):
     config: dict[str, Any]
     parameters: int
     macs: dict[str, int] = Field(description="multiply-adds a method at 256²")
-    rank: int
+    rank: int = Field(gt=0, le=4096)
     estimate_features: tuple[int, ...] = Field(default=(1, 2), description="which scales of the estimate refine takes")
 
 
@@ -117,8 +126,8 @@ class Profile(_Entry):
 
     device: str
     program: str
-    encode_ms: tuple[float, float]
-    refine_ms: tuple[float, float]
+    encode_ms: tuple[NonNegativeFloat, NonNegativeFloat]
+    refine_ms: tuple[NonNegativeFloat, NonNegativeFloat]
 
 
 class Teacher(_Entry):

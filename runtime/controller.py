@@ -78,7 +78,7 @@ Rank = tuple[bool, float, int, int]
 
 
 class Action(NamedTuple):
-    """The next step and its tile; LOOK and STOP have tile 0."""
+    """The next step and its tile, of LOOK the one that is due after it; STOP has tile 0."""
 
     kind: Kind
     tile: int = 0
@@ -87,8 +87,8 @@ class Action(NamedTuple):
 @dataclass
 class TileState:
     """What is known of one tile. `area`: its share of the picture; `gain`: by how much its next iteration is expected to lower
-    the picture's error; `quality`: of the kept picture as refine predicted it; `assessed`: of the same picture as encode saw
-    it, if it did.
+    the picture's error; `quality`: of the kept picture as refine predicted it; `assessed`: what the next refine is
+    compared with, of the same picture as encode saw it, if it did; of a view the best that was said of those it joins.
     """
 
     area: float
@@ -204,7 +204,7 @@ class Controller:
         """A mirror image of a tile's original was encoded, which says nothing of the kept picture."""
         self.cost = self.cost.encoded(ms)
         tile = self.tiles[index]
-        tile.estimate, tile.assessed = True, tile.quality or 0.0
+        tile.estimate, tile.assessed = True, max(tile.assessed, tile.quality or 0.0)
         self._make_room(index)
 
     def recalled(self, index: int, ms: float) -> None:
@@ -246,14 +246,14 @@ class Controller:
         """Whether the picture shall show what a refine gave, by its predicted quality; no when that is NaN.
 
         It is compared with what encode, not the refine before, said of the kept picture: the two heads saw the same picture.
-        A mean with a mirror image's is compared with the refine before, whose error is a part of the prediction.
+        A mean with a mirror image's is compared with the best of the refines before, whose error is a part of the prediction.
         """
         kept = not self.policy.rollback or quality - self.tiles[index].assessed >= -TOLERANCE
         return kept and not math.isnan(quality)
 
     def cancel(self) -> None:
-        """The caller wants no more; the best so far stands."""
-        self.reason = self.reason or Stop.CANCELLED
+        """The caller wants no more; the best so far stands. Where nothing was left to do, that is the reason still."""
+        self.reason = self.reason or (Stop.CANCELLED if self._open else self._last)
 
     def late(self) -> None:
         """A step passed the deadline and was left; the best so far stands."""
@@ -354,7 +354,7 @@ class Controller:
     def _step(self, index: int) -> Action:
         tile = self.tiles[index]
         if self._look_is_due(tile):
-            return Action(Kind.LOOK)
+            return Action(Kind.LOOK, index)
         if not tile.estimate:
             return Action(Kind.MIRROR if tile.view else Kind.ENCODE, index)
         if self._original_is_missing(tile):

@@ -25,7 +25,7 @@ from .restoration import Restoration, Update
 from .routing import gate_tensor, given_gates
 from .run import Engine, Run
 from .speed import iteration_ms
-from .stream import Stream
+from .stream import Stream, in_thread
 
 FEATURE_MEMORY_MB = 192
 Image = NDArray[Any] | Picture | str | Path
@@ -105,7 +105,7 @@ class Restorer:
         return restorer
 
     def warm_up(self, repetitions: int = 3) -> None:
-        """Run both methods, so that caches are warm and costs are known."""
+        """Run both methods, so that caches are warm and costs are known. Raises BackendError, BundleError."""
         engine = self._engine
         blank = np.full((1, 3, engine.tile, engine.tile), 0.5, np.float32)
         gates = gate_tensor(engine.routing, given_gates(engine.routing, {}), engine.rank)
@@ -114,10 +114,8 @@ class Restorer:
 
         for repetition in range(repetitions + 1):  # the first allocates and says nothing of the cost
             took = (engine.encode_took, engine.refine_took) if repetition else (nothing, nothing)
-            encoded = engine.worker.call(lambda: engine.session.encode(blank), None, took[0])
-            engine.worker.call(
-                lambda encoded=encoded: engine.session.refine(blank, encoded, encoded, gates), None, took[1]
-            )
+            encoded = engine.call(lambda: engine.encode(blank), None, took[0])
+            engine.call(lambda encoded=encoded: engine.session.refine(blank, encoded, encoded, gates), None, took[1])
 
     def restore(
         self, image: Image, *, progress: Callable[[Update], None] | None = None, **options: Unpack[Options]
@@ -129,8 +127,8 @@ class Restorer:
         `min_iterations` (0), which is done whatever the budget says. An iteration that is expected to gain no more than
         `min_gain` (0.001, which is 0.04 dB) is not begun. `rollback` (True): stop at a predicted loss of 2 dB and return the
         picture before it. `degradations` sets the experts' gates by hand: name → weight in [0, 1]. `keep_steps`: keep the
-        picture after every round. `cancel`: an event another thread may set; `progress` is called after every refine. Raises
-        InputError for a picture or an option that cannot be used.
+        picture after every round. `cancel`: an event that another thread may set, for one restoration or many. `progress` is
+        called after every refine. Raises InputError for a picture or an option that cannot be used.
         """
         stream = self.stream(image, **options)
         for update in stream:
@@ -139,34 +137,55 @@ class Restorer:
         return stream.result
 
     def stream(self, image: Image, **options: Unpack[Options]) -> Stream:
-        """Like `restore`, but to be iterated over, also with `async for`: the picture after every refine; then `.result`."""
-        if isinstance(image, str | Path):
-            image = read(Path(image))
-        began = time.perf_counter()
-        wanted: dict[str, Any] = dict(options)
-        degradations: Mapping[str, float] | None = wanted.pop("degradations", None)
-        keep_steps: bool = wanted.pop("keep_steps", False)
-        cancelled: threading.Event = wanted.pop("cancel", None) or threading.Event()
-        try:
-            policy = Policy(**wanted)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}") from None
-        fixed = None if degradations is None else given_gates(self._engine.routing, degradations)
-        picture = image if isinstance(image, Picture) else from_array(image)
-        return Stream(Run(self._engine, picture, policy, fixed, keep_steps, cancelled, began), cancelled)
+        """Like `restore`, but to be iterated over, also with `async for`: the picture after every refine; then `.result`.
+
+        A file is read before the call returns.
+        """
+        return self._begin(image, time.perf_counter(), threading.Event(), options)
 
     async def restore_async(self, image: Image, **options: Unpack[Options]) -> Restoration:
         """`restore` in another thread; cancelling the task ends it after the step that is running."""
         import asyncio
 
-        cancel = options.get("cancel") or threading.Event()
-        options["cancel"] = cancel
+        asked, cancelled = time.perf_counter(), threading.Event()
+
+        def work() -> Restoration:
+            stream = self._begin(image, asked, cancelled, options)
+            for _ in stream:
+                pass
+            return stream.result
+
         try:
-            return await asyncio.to_thread(self.restore, image, **options)
+            return await in_thread(work)
         except asyncio.CancelledError:
-            cancel.set()
+            cancelled.set()
             raise
+
+    def _begin(self, image: Image, asked: float, cancelled: threading.Event, options: Options) -> Stream:
+        """A stream whose budget began when it was `asked` for, less the reading of a file. `cancelled` is its own event."""
+        before = time.perf_counter()
+        if isinstance(image, str | Path):
+            image = read(Path(image))
+        began = asked + (time.perf_counter() - before)
+        wanted: dict[str, Any] = dict(options)
+        degradations: Mapping[str, float] | None = wanted.pop("degradations", None)
+        keep_steps: bool = wanted.pop("keep_steps", False)
+        given: threading.Event | None = wanted.pop("cancel", None)
+        try:
+            policy = Policy(**wanted)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}") from None
+        if given is not None and not isinstance(given, threading.Event):
+            raise InputError(f"cancel={given!r}: expected a threading.Event")
+        fixed = None if degradations is None else given_gates(self._engine.routing, degradations)
+        picture = image if isinstance(image, Picture) else from_array(image)
+
+        # A caller may share his event among many restorations: it is asked, never set.
+        def ends() -> bool:
+            return cancelled.is_set() or (given is not None and given.is_set())
+
+        return Stream(Run(self._engine, picture, policy, fixed, keep_steps, ends, began), cancelled)
 
 
 def _seed(bundle: Bundle, program: Program) -> CostModel:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from .errors import InputError
 from .tree import TREE
@@ -56,7 +56,7 @@ UNKNOWN_VARIANCE = 0.1
 class Routing(BaseModel):
     """The degradation tree and the constants of routing, as bundle.json holds them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     tree: dict[str, tuple[str, ...]] = TREE
     threshold: float = Field(
@@ -77,6 +77,14 @@ class Routing(BaseModel):
         default=VARIANCE,
         description="share of a restoration's mean squared error that differs from view to view, by leaf; 0.1 of others",
     )
+
+    @field_validator("tree")
+    @classmethod
+    def _whole(cls, tree: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        names = [*tree, *(leaf for leaves in tree.values() for leaf in leaves)]
+        if not tree or not all(tree.values()) or len(set(names)) < len(names):
+            raise ValueError("a tree needs different names, and leaves under every parent")
+        return tree
 
     @cached_property
     def leaves(self) -> tuple[str, ...]:
@@ -164,8 +172,8 @@ def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:
     for name, weight in degradations.items():
         if name not in routing.experts:
             raise InputError(f"unknown degradation {name!r}; expected one of {', '.join(routing.experts)}")
-        if not 0 <= weight <= 1:
-            raise InputError(f"weight of {name} is {weight}; expected a number in [0, 1]")
+        if not isinstance(weight, int | float) or not 0 <= weight <= 1:
+            raise InputError(f"weight of {name} is {weight!r}; expected a number in [0, 1]")
     return {name: float(degradations.get(name, 0.0)) for name in routing.experts}
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Encoded, Session
-from .bundle import Calibration
+from .bundle import MANIFEST, Calibration
 from .controller import Action, Controller, Kind, Policy, Stop
 from .cost import CostModel
-from .errors import BackendError
+from .errors import BackendError, BundleError, BurnishError
 from .pictures import Picture
 from .quality import quality_of_mean
 from .restoration import Event, Restoration, Update
@@ -34,6 +33,8 @@ from .routing import (
 )
 from .tiles import Array, Pixels, TilePlan, blend, from_program, make_small, mirror, plan_tiles, to_program
 from .worker import Late, Worker
+
+T = TypeVar("T")
 
 # A result this much darker than what it came from is broken, unless that was nearly black itself. Dense haze before a dark
 # scene may rightly lose 95 % of its light.
@@ -59,6 +60,24 @@ class Engine:
     keep: int
     cost: CostModel = field(default_factory=CostModel)
     worker: Worker = field(default_factory=Worker)
+
+    def call(self, work: Callable[[], T], timeout_s: float | None, took: Callable[[float], None]) -> T:
+        """The result of a call of the program, in its turn; see `Worker.call`. Raises Late, BackendError."""
+        try:
+            return self.worker.call(work, timeout_s, took)
+        except (Late, BurnishError):
+            raise
+        except Exception as error:  # backends raise their libraries' own types
+            detail = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BackendError(f"{self.program} failed on {self.backend} ({detail}); try another backend") from error
+
+    def encode(self, planes: Array) -> Encoded:
+        """What the program says of a picture. Raises BundleError where it speaks of another tree than the manifest."""
+        encoded = self.session.encode(planes)
+        told, known = len(encoded.logits), len(self.routing.leaves)
+        if told != known:
+            raise BundleError(f"{self.program} names {told} degradations, {MANIFEST} {known}; export the bundle again")
+        return encoded
 
     # Both are called by the worker's thread alone, so that no observation is lost.
     def encode_took(self, ms: float) -> None:
@@ -87,7 +106,7 @@ class Run:
         policy: Policy,
         fixed: Gates | None,
         keep_steps: bool,
-        cancelled: threading.Event,
+        cancelled: Callable[[], bool],
         began: float,
     ) -> None:
         self._engine, self._picture, self._fixed = engine, picture, fixed
@@ -118,6 +137,7 @@ class Run:
         self._planes: tuple[int, Array] | None = None
         self._seen: dict[int, Seen] = {}
         self._trace: list[Event] = []
+        self._ended_ms: float | None = None
         self._rounds = Rounds(self._plan.areas)
         self._steps_rgb: list[NDArray[np.float32]] = [picture.rgb] if keep_steps else []
 
@@ -125,7 +145,7 @@ class Run:
         """Carry out steps until the controller stops; after every refine the picture as it is then."""
         controller = self._controller
         while True:
-            if self._cancelled.is_set():
+            if self._cancelled():
                 controller.cancel()
             action = controller.choose(self._elapsed())
             if action.kind is Kind.STOP:
@@ -137,20 +157,23 @@ class Run:
                 continue
             if update is not None:
                 yield update
+        self._ended_ms = self._elapsed()
 
     def result(self) -> Restoration:
-        """The restoration as far as it got."""
+        """The restoration as far as it got, the caller's to keep: later steps do not write into it."""
         controller, engine = self._controller, self._engine
-        shown = [*self._steps_rgb]
+        steps = self._rounds.rows(controller.quality)
+        shown = [*self._steps_rgb] if steps else []
         if self._keep_steps and self._rounds.open:
             shown.append(self._picture.with_rgb(self._canvas).rgb)
+        written = self._ended_ms is not None and self._canvas is not self._picture.pixels
         return Restoration(
-            picture=self._picture.with_rgb(self._canvas),
+            picture=self._picture.with_rgb(self._canvas if written else self._canvas.copy()),
             iteration=controller.best_iteration,
             quality=controller.quality,
             reason=controller.reason or Stop.CANCELLED,
-            elapsed_ms=self._elapsed(),
-            steps=tuple(self._rounds.rows(controller.quality)),
+            elapsed_ms=self._elapsed() if self._ended_ms is None else self._ended_ms,
+            steps=tuple(steps),
             trace=tuple(self._trace),
             tiles=len(self._plan),
             program=engine.program,
@@ -167,20 +190,11 @@ class Run:
         timeout = None
         if policy.budget_ms is not None and self._controller.tiles[index].iteration >= policy.min_iterations:
             timeout = max(0.0, policy.budget_ms - before - RESERVE_MS) / 1e3
-        try:
-            result = self._engine.worker.call(work, timeout, took)
-        except Late:
-            raise
-        except Exception as error:  # backends raise their libraries' own types
-            detail = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BackendError(
-                f"{self._engine.program} failed on {self._engine.backend} ({detail}); try another backend"
-            ) from error
-        return result, self._elapsed() - before
+        return self._engine.call(work, timeout, took), self._elapsed() - before
 
     def _carry_out(self, action: Action) -> Update | None:
         if action.kind is Kind.LOOK:
-            return self._take_a_look()
+            return self._take_a_look(action.tile)
         if action.kind is Kind.REFINE:
             return self._refine(action.tile)
         if action.kind is Kind.RECALL:
@@ -195,12 +209,12 @@ class Run:
             return lambda: mirror(to_program(original, tile), view)
         return lambda: to_program(current, tile)
 
-    def _take_a_look(self) -> None:
-        session, tile, canvas = self._engine.session, self._engine.tile, self._canvas
+    def _take_a_look(self, index: int) -> None:
+        engine, canvas = self._engine, self._canvas
         look, ms = self._call(
-            0, lambda: session.encode(to_program(make_small(canvas, tile), tile)), self._engine.encode_took
+            index, lambda: engine.encode(to_program(make_small(canvas, engine.tile), engine.tile)), engine.encode_took
         )
-        source = TokenSource.OWN if self._looks else token_source(self._engine.routing, look.logits)
+        source = TokenSource.OWN if self._looks else token_source(engine.routing, look.logits)
         if source is TokenSource.LOOK:
             self._tokens = look.tokens
         self._looks.append(look.logits)
@@ -208,22 +222,22 @@ class Run:
         self._record(Event("look", 0, self._controller.rounds_looked_at - 1, ms, self._elapsed()))
 
     def _recall(self, index: int) -> None:
-        session, tile, original = self._engine.session, self._engine.tile, self._sources[index]
+        engine, original = self._engine, self._sources[index]
         self._originals[index], ms = self._call(
-            index, lambda: session.encode(to_program(original, tile)), self._engine.encode_took
+            index, lambda: engine.encode(to_program(original, engine.tile)), engine.encode_took
         )
         self._controller.recalled(index, ms)
         self._record(Event("recall", index, self._controller.tiles[index].iteration, ms, self._elapsed()))
         self._forget()
 
     def _encode(self, index: int) -> None:
-        session, source = self._engine.session, self._source(index)
+        engine, source = self._engine, self._source(index)
 
         def work() -> tuple[Encoded, Array]:
             planes = source()
-            return session.encode(planes), planes
+            return engine.encode(planes), planes
 
-        (encoded, planes), ms = self._call(index, work, self._engine.encode_took)
+        (encoded, planes), ms = self._call(index, work, engine.encode_took)
         state = self._controller.tiles[index]
         if self._controller.surveys and self._tokens is None and state.quality is None:
             self._survey.append((state.area, encoded.tokens))

@@ -5,11 +5,14 @@ Whoever asked waits no longer than it wants: a call that is late is left to end 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import TypeVar
+
+from .errors import BackendError
 
 T = TypeVar("T")
 # How fast a slow awakening is forgotten: half of it after 14 calls.
@@ -24,6 +27,7 @@ class Worker:
     """Runs one call at a time."""
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="burnish")
         # Milliseconds from the end of a call, or of the wait for it, to its caller's next step: the longest of late.
         self._wake_ms = 0.0
@@ -32,8 +36,12 @@ class Worker:
         """The result of `work`; `took` is told its milliseconds without the wait, also of work that is late.
 
         `timeout_s` is when the caller wants to go on: the wait ends before it, by as much as waking up may take here. Raises
-        Late then, and whatever `work` raises.
+        Late then, BackendError in a fork of the process, where the thread is not, and whatever `work` raises.
         """
+        if os.getpid() != self._process:
+            raise BackendError(
+                "this Restorer was loaded before the process forked; load it in each process, after the fork"
+            )
 
         def timed() -> tuple[T, float]:
             began = time.perf_counter()

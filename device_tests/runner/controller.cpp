@@ -105,7 +105,7 @@ void Controller::mirrored(std::size_t index, double ms) {
   cost_.encode = cost_.encode.observe(ms);
   TileState& tile = tiles_[index];
   tile.estimate = true;
-  tile.assessed = tile.quality.value_or(0.0);
+  tile.assessed = std::max(tile.assessed, tile.quality.value_or(0.0));
   make_room(index);
 }
 
@@ -148,7 +148,7 @@ bool Controller::keeps(std::size_t index, double quality) const {
 }
 
 void Controller::cancel() {
-  if (reason_.empty()) reason_ = "cancelled";
+  if (reason_.empty()) reason_ = open_.empty() ? last_ : "cancelled";
 }
 
 double Controller::quality() const {
@@ -211,7 +211,7 @@ std::optional<std::size_t> Controller::next(double elapsed_ms) const {
 
 Action Controller::step(std::size_t index) const {
   const TileState& tile = tiles_[index];
-  if (look_is_due(tile)) return {Kind::kLook, 0};
+  if (look_is_due(tile)) return {Kind::kLook, index};
   if (!tile.estimate) return {tile.view() ? Kind::kMirror : Kind::kEncode, index};
   return {original_is_missing(tile) ? Kind::kRecall : Kind::kRefine, index};
 }

@@ -40,7 +40,9 @@ struct TileState {
   int iteration = 0;
   int best_iteration = 0;
   std::optional<double> quality;
-  double assessed = 0.0;  // the kept picture's quality as encode, not the refine before, saw it, if it did
+  // What the next refine is compared with: the kept picture's quality as encode, not the refine before, saw it, if it did; of a view
+  // the best that was said of those it joins.
+  double assessed = 0.0;
   Prospect prospect;
   // By how much the next iteration is expected to lower the picture's error.
   double gain = std::numeric_limits<double>::infinity();

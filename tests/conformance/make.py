@@ -91,6 +91,8 @@ def controller() -> dict[str, list[Case]]:
         one(
             "a forced regression keeps the best", {"min_iterations": 3, "max_iterations": 3}, tile(0.4, [0.6, 0.3, 0.4])
         ),
+        one("small losses of views do not add up", {}, tile(0.4, [0.6, 0.56, 0.54, 0.53], upright=False)),
+        one("nor do those from what encode said", {}, tile(0.62, [0.59, 0.58, 0.56, 0.55], upright=False)),
         one(
             "without roll-back the last is kept",
             {"rollback": False, "max_iterations": 3},
@@ -249,6 +251,7 @@ def controller() -> dict[str, list[Case]]:
         one("regression comes before budget", {"budget_ms": 40}, tile(0.4, [0.2, 0.6]), SEED),
         one("cancelled before the first refine", {}, cancel_after=1),
         one("cancelled after two iterations keeps the best", {}, cancel_after=4),
+        one("cancelled when all is done was not cancelled", {"max_iterations": 1}, cancel_after=2),
     ]
     estimates = [
         {"name": "knows nothing", "start": [0, 0], "observe": []},

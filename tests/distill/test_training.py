@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from burnish.distill import data, distillation
+from burnish.distill import data
 from burnish.distill.data import Batch, DegradedPatches, Mixture, Photographs, list_pictures, vary
 from burnish.distill.distillation import DistillationObjective, Weights, route_batch
 from burnish.distill.recipe import Schedule

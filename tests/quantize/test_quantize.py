@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from burnish.distill import distillation
 from burnish.distill.methods import methods
 from burnish.distill.student import SIZES, Student
 from burnish.distill.weights import Trained

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from burnish.runtime import Bundle, BundleError, Restorer
+from burnish.runtime import Bundle, BundleError, BurnishError, Restorer
 from burnish.runtime.bundle import EMBEDDED, is_embedded, locate
 from shared import BUNDLED
 
@@ -112,6 +113,44 @@ def test_another_format_unknown_keys_and_bad_json_are_refused(copy: Path) -> Non
     (copy / "bundle.json").write_text("[" * 100_000)
     with pytest.raises(BundleError):
         Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["student"].update(rank=-1),
+        lambda m: m["student"].update(rank=2**70),
+        lambda m: m["programs"][0]["boundary_bytes"].update(encode=0),
+        lambda m: m["routing"].update(tree={}),
+        lambda m: m["routing"]["tree"].update(weather=[]),
+        lambda m: m["routing"]["tree"].update(other=["rain"]),
+        lambda m: m["routing"].update(likely=math.nan),
+        lambda m: m["programs"][0].update(calibration={"slope": math.inf, "offset": 0.0}),
+        lambda m: m.update(profiles=[{"device": "x", "program": "y", "encode_ms": [math.nan, 1], "refine_ms": [1, 1]}]),
+        lambda m: m.update(profiles=[{"device": "x", "program": "y", "encode_ms": [1, -1], "refine_ms": [1, 1]}]),
+    ],
+)
+def test_numbers_and_names_that_nothing_could_restore_with_are_refused(
+    copy: Path, change: Callable[[Any], None]
+) -> None:
+    Bundle.open(copy)
+    edit(copy, change)
+    with pytest.raises(BundleError, match=r"bundle.json: \w+\."):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda m: m["student"].update(rank=8), "onnx-fp32 failed on onnxruntime"),
+        (lambda m: m.update(tile=128), "onnx-fp32 failed on onnxruntime"),
+        (lambda m: m["routing"].update(tree={"weather": ["rain"]}), "names 7 degradations, bundle.json 1"),
+    ],
+)
+def test_a_manifest_of_another_program_is_told_at_loading(copy: Path, change: Callable[[Any], None], said: str) -> None:
+    edit(copy, change)
+    with pytest.raises(BurnishError, match=said):
+        Restorer.load(copy, backend="onnxruntime", program="onnx-fp32")
 
 
 def test_a_program_that_is_not_there_lists_what_is(bundle_path: Path) -> None:

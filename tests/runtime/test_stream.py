@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,90 @@ def test_a_cancelled_task_ends_its_restoration(faulty: tuple[Restorer, Faulty], 
     done = session.refines
     time.sleep(0.3)
     assert session.refines <= done + 1, "the abandoned restoration went on"
+
+
+def test_who_gives_up_waiting_may_come_back(faulty: tuple[Restorer, Faulty], pixels: Pixels) -> None:
+    restorer, session = faulty
+    session.delay_s = lambda: 0.2
+
+    async def impatient() -> list[Update]:
+        stream = restorer.stream(pixels, max_iterations=1, **FREE)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(stream.__anext__(), 0.05)
+        return [update async for update in stream]
+
+    assert len(asyncio.run(impatient())) <= 1
+
+
+def test_a_budget_begins_when_it_is_asked_for(faulty: tuple[Restorer, Faulty], pixels: Pixels) -> None:
+    """More calls at once than an event loop has threads: those that wait for their turn count it."""
+    restorer, session = faulty
+    session.delay_s = lambda: 0.01
+    tile = pixels[:TILE, :TILE]
+
+    async def timed() -> float:
+        began = time.perf_counter()
+        result = await restorer.restore_async(tile, max_iterations=1, **FREE)
+        return result.elapsed_ms / 1e3 / (time.perf_counter() - began)
+
+    async def all_at_once() -> list[float]:
+        return await asyncio.gather(*(timed() for _ in range(60)))
+
+    assert min(asyncio.run(all_at_once())) > 0.6
+
+
+def test_a_result_is_its_callers_own(restorer: Restorer, pixels: Pixels) -> None:
+    stream = restorer.stream(pixels, max_iterations=1, **FREE)
+    untouched = stream.result
+    untouched.pixels[:] = 0
+    assert pixels.any(), "the result shared the caller's array"
+    first = next(stream)
+    early = stream.result
+    assert len(list(stream)) > 1
+    np.testing.assert_array_equal(early.pixels, first.pixels)
+    whole = stream.result
+    time.sleep(0.01)
+    assert stream.result.elapsed_ms == whole.elapsed_ms
+    np.testing.assert_array_equal(stream.result.pixels, whole.pixels)
+
+
+def test_one_event_may_end_many_and_is_never_set_for_them(restorer: Restorer, pixels: Pixels) -> None:
+    shared = threading.Event()
+    one, other = (restorer.stream(pixels, max_iterations=1, cancel=shared, **FREE) for _ in range(2))
+    one.cancel()
+    assert list(one) == []
+    next(other)
+    assert not shared.is_set()
+    shared.set()
+    assert list(other) == []
+    assert other.result.reason is Stop.CANCELLED
+
+
+def test_cancelled_after_the_last_step_is_done(restorer: Restorer, pixels: Pixels) -> None:
+    cancel = threading.Event()
+    result = restorer.restore(
+        pixels, max_iterations=1, cancel=cancel, progress=lambda u: u.done == u.tiles and cancel.set()
+    )
+    assert cancel.is_set()
+    assert result.reason is not Stop.CANCELLED
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_of_the_process_is_told_to_load_its_own(restorer: Restorer, pixels: Pixels) -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            restorer.restore(pixels)
+        except BackendError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        assert "load it in each process" in said.read()
+    os.waitpid(child, 0)
 
 
 def test_threads_share_one_restorer(restorer: Restorer, photo: NDArray[np.float32]) -> None:

@@ -5,8 +5,8 @@ public enum Stop: String, Sendable {
 
 /// What to do next; everything but `stop` is one call of the program.
 public enum Action: Equatable, Sendable {
-  /// Encode the whole picture as it is now, made small.
-  case look
+  /// Encode the whole picture as it is now, made small; the tile is the one that is due after it.
+  case look(Int)
   /// Encode a tile's current picture.
   case encode(Int)
   /// Encode a mirror image of a tile's original: as many as the tile had iterations, see `Controller.views`.
@@ -25,7 +25,8 @@ public struct TileState: Equatable, Sendable {
   public internal(set) var bestIteration = 0
   public internal(set) var quality: Double?
   public internal(set) var done: Stop?
-  /// The kept picture's quality as encode, not the refine before, saw it, if it did.
+  /// What the next refine is compared with: the kept picture's quality as encode, not the refine before, saw it, if it did; of a
+  /// view the best that was said of those it joins.
   var assessed = 0.0
   var prospect = Prospect(belief: 0, variance: 0, upright: false)
   /// By how much its next iteration is expected to lower the picture's error.
@@ -132,7 +133,7 @@ public struct Controller: Sendable {
   public mutating func mirrored(_ index: Int, ms: Double) {
     cost.encode.observe(ms)
     tiles[index].estimate = true
-    tiles[index].assessed = tiles[index].quality ?? 0
+    tiles[index].assessed = max(tiles[index].assessed, tiles[index].quality ?? 0)
     makeRoom(working: index)
   }
 
@@ -175,8 +176,8 @@ public struct Controller: Sendable {
     !quality.isNaN && (!policy.rollback || quality - tiles[index].assessed >= -Self.tolerance)
   }
 
-  /// The caller wants no more; the best so far stands.
-  public mutating func cancel() { reason = reason ?? .cancelled }
+  /// The caller wants no more; the best so far stands. Where nothing was left to do, that is the reason still.
+  public mutating func cancel() { reason = reason ?? (open.isEmpty ? last : .cancelled) }
 
   /// A step passed the deadline and was left; the best so far stands.
   public mutating func late() { reason = reason ?? .budget }
@@ -263,7 +264,7 @@ public struct Controller: Sendable {
 
   private func step(_ index: Int) -> Action {
     let tile = tiles[index]
-    if lookIsDue(tile) { return .look }
+    if lookIsDue(tile) { return .look(index) }
     if !tile.estimate { return tile.view > 0 ? .mirror(index) : .encode(index) }
     return originalIsMissing(tile) ? .recall(index) : .refine(index)
   }

@@ -72,7 +72,7 @@ actor Run {
       do {
         switch controller.choose(elapsedMs: elapsed) {
         case .stop: return nil
-        case .look: try await takeALook()
+        case .look(let index): try await takeALook(index)
         case .encode(let index): try await encode(index)
         case .mirror(let index): try await mirror(index)
         case .recall(let index): try await recall(index)
@@ -112,9 +112,9 @@ actor Run {
     return try await engine.call(method, deadline: deadline, work)
   }
 
-  private func takeALook() async throws {
+  private func takeALook(_ index: Int) async throws {
     let (canvas, tile, before) = (canvas, engine.settings.tile, elapsed)
-    let encoded = try await call(0, \.encode) { session in
+    let encoded = try await call(index, \.encode) { session in
       try await session.encode(Planes(Look.shrink(canvas, tile: tile), side: tile))
     }
     try check(encoded)

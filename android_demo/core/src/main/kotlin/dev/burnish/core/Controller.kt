@@ -11,8 +11,8 @@ private const val VIEWS = 3
 
 /** What to do next; everything but [Stop] is one call of the program. */
 sealed interface Action {
-    /** Encode the whole picture as it is now, made small. */
-    data object Look : Action
+    /** Encode the whole picture as it is now, made small; the tile is the one that is due after it. */
+    data class Look(val tile: Int) : Action
 
     /** Encode a tile's current picture. */
     data class Encode(val tile: Int) : Action
@@ -42,7 +42,10 @@ class TileState internal constructor(
     var quality: Double? = null
         internal set
 
-    /** The kept picture's quality as encode, not the refine before, saw it, if it did. */
+    /**
+     * What the next refine is compared with: the kept picture's quality as encode, not the refine before, saw it, if it did; of a
+     * view the best that was said of those it joins.
+     */
     var assessed: Double = 0.0
         internal set
 
@@ -174,7 +177,7 @@ class Controller(
         cost = cost.encoded(ms)
         val tile = tiles[index]
         tile.estimate = true
-        tile.assessed = tile.quality ?: 0.0
+        tile.assessed = maxOf(tile.assessed, tile.quality ?: 0.0)
         makeRoom(index)
     }
 
@@ -216,9 +219,9 @@ class Controller(
     fun keeps(index: Int, quality: Double): Boolean =
         !quality.isNaN() && (!policy.rollback || quality - tiles[index].assessed >= -TOLERANCE)
 
-    /** The caller wants no more; the best so far stands. */
+    /** The caller wants no more; the best so far stands. Where nothing was left to do, that is the reason still. */
     fun cancel() {
-        reason = reason ?: Stop.CANCELLED
+        reason = reason ?: if (open.isEmpty()) last else Stop.CANCELLED
     }
 
     /** A step passed the deadline and was left; the best so far stands. */
@@ -310,7 +313,7 @@ class Controller(
     private fun step(index: Int): Action {
         val tile = tiles[index]
         return when {
-            isLookDue(tile) -> Action.Look
+            isLookDue(tile) -> Action.Look(index)
             !tile.estimate -> if (tile.view != 0) Action.Mirror(index) else Action.Encode(index)
             isOriginalMissing(tile) -> Action.Recall(index)
             else -> Action.Refine(index)

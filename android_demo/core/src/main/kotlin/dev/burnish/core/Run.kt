@@ -51,7 +51,7 @@ internal class Run(
             if (isCancelled) controller.cancel()
             try {
                 when (val action = controller.choose(elapsed())) {
-                    Action.Look -> takeALook()
+                    is Action.Look -> takeALook(action.tile)
                     is Action.Encode -> encode(action.tile)
                     is Action.Mirror -> mirror(action.tile)
                     is Action.Recall -> recall(action.tile)
@@ -94,10 +94,10 @@ internal class Run(
         return engine.worker.call(timeout, took, work)
     }
 
-    private suspend fun takeALook() {
+    private suspend fun takeALook(index: Int) {
         val before = elapsed()
         val whole = canvas
-        val look = call(0, engine::encodeTook) {
+        val look = call(index, engine::encodeTook) {
             engine.encode(makeSmall(whole, engine.tile)).also { it.release() }
         }
         val ms = elapsed() - before

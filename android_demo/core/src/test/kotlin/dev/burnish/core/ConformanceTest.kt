@@ -132,7 +132,7 @@ private fun playController(case: JsonObject): Map<String, Any> {
         val ms: Double
         when (val action = controller.choose(elapsed)) {
             Action.Stop -> break
-            Action.Look -> {
+            is Action.Look -> {
                 actions += "look"
                 ms = case["look_ms"].asDouble
                 val first = controller.roundsLookedAt == 0

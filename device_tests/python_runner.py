@@ -50,7 +50,7 @@ from .rails import Rails
 
 Tensors = dict[str, NDArray[Any]]
 # Backends that are not called as the module that knows their version.
-_VERSIONED = {"executorch": "executorch.version", "coreml": "coremltools", "coreml_reference": "coremltools"}
+_VERSIONED = {"executorch": "executorch.version", "coreml": "coremltools", "coreml-reference": "coremltools"}
 
 
 def run_job(folder: Path, out: Path) -> None:

@@ -116,28 +116,28 @@ TARGETS: dict[str, Target] = {
         Target("onnx-int8", "onnx", "write_int8", "onnxruntime", 30.0, asked=True, quantizer="xnnpack"),
         Target("executorch-xnnpack-fp32", "executorch", "write_fp32", "executorch", 80.0),
         Target("executorch-xnnpack-int8", "executorch", "write_int8", "executorch", 30.0, quantizer="xnnpack"),
-        Target("coreml-fp16", "coreml", "write_fp16", "coreml_reference", 60.0),
+        Target("coreml-fp16", "coreml", "write_fp16", "coreml-reference", 60.0),
         Target(
-            "coreml-w8a8", "coreml", "write_w8a8", "coreml_reference", 25.0, quantizer="coreml", least_graph_psnr=45.0
+            "coreml-w8a8", "coreml", "write_w8a8", "coreml-reference", 25.0, quantizer="coreml", least_graph_psnr=45.0
         ),
         # Pictures as images are rounded to 8 bits on their way in and out, which alone is 59 dB.
-        Target("coreml-images-fp16", "coreml", "write_images_fp16", "coreml_reference", 50.0, asked=True),
+        Target("coreml-images-fp16", "coreml", "write_images_fp16", "coreml-reference", 50.0, asked=True),
         Target(
             "coreml-images-w8a8",
             "coreml",
             "write_images_w8a8",
-            "coreml_reference",
+            "coreml-reference",
             25.0,
             asked=True,
             quantizer="coreml",
             least_graph_psnr=45.0,
         ),
-        Target("coreml-ios17-fp16", "coreml", "write_ios17_fp16", "coreml_reference", 60.0, asked=True),
+        Target("coreml-ios17-fp16", "coreml", "write_ios17_fp16", "coreml-reference", 60.0, asked=True),
         Target(
             "coreml-ios17-w8a8",
             "coreml",
             "write_ios17_w8a8",
-            "coreml_reference",
+            "coreml-reference",
             25.0,
             asked=True,
             quantizer="coreml",

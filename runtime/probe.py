@@ -32,6 +32,8 @@ STEPS = 100
 REPETITIONS = 5
 # TensorRT builds its engines at the first load.
 LIMIT_S = 600
+# What failed may have failed for want of memory or a driver: it is measured again after a day.
+RETRY_S = 86_400
 
 
 class Choice(NamedTuple):
@@ -110,10 +112,8 @@ def _candidates(bundle: Bundle, program: str | None) -> list[tuple[str, Program]
 
 def _measured(bundle: Bundle, candidates: list[tuple[str, Program]], threads: int | None) -> tuple[Row, ...]:
     file = cache_folder() / f"probe-{_key(candidates, threads)}.json"
-    try:
-        return Table.model_validate_json(file.read_bytes()).rows
-    except (OSError, ValidationError):
-        pass
+    if remembered := _remembered(file):
+        return remembered
     table = Table(rows=tuple(_measure_apart(bundle, name, program.name, threads) for name, program in candidates))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +121,16 @@ def _measured(bundle: Bundle, candidates: list[tuple[str, Program]], threads: in
     except (OSError, BurnishError):
         pass  # measured again next time
     return table.rows
+
+
+def _remembered(file: Path) -> tuple[Row, ...]:
+    """What was measured before; nothing where it cannot be read, or failed in part and is old."""
+    try:
+        rows = Table.model_validate_json(file.read_bytes()).rows
+        old = time.time() - file.stat().st_mtime > RETRY_S
+    except (OSError, ValidationError):
+        return ()
+    return () if old and any(row.failed for row in rows) else rows
 
 
 def _key(candidates: list[tuple[str, Program]], threads: int | None) -> str:

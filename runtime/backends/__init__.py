@@ -39,22 +39,22 @@ BACKENDS: dict[str, tuple[str, ...]] = {
     # Last: the first load builds engines, which takes minutes on a Jetson.
     "tensorrt": ("tensorrt-int8", "tensorrt-fp16"),
     "coreml": _COREML,
-    "coreml_reference": _COREML,
+    "coreml-reference": _COREML,
 }
 # Evaluators of programs that this machine cannot run: slow, and only for a program or a backend asked for by name.
-REFERENCES = ("coreml_reference",)
+REFERENCES = ("coreml-reference",)
 
 # Backends that any of several packages serves, and what installs a backend that is not called like its extra.
 _PACKAGES = {
     "tensorrt": ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"),
     "coreml": ("coremltools",),
-    "coreml_reference": ("coremltools",),
+    "coreml-reference": ("coremltools",),
 }
 _INSTALL = {
     "onnxruntime": "burnish",
     "executorch": "burnish[export]",
     "coreml": "burnish[export]",
-    "coreml_reference": "burnish[export]",
+    "coreml-reference": "burnish[export]",
 }
 
 
@@ -78,7 +78,7 @@ def packages(name: str) -> tuple[str, ...]:
 def needed(name: str) -> str:
     """What a backend that is not available takes."""
     if name == "coreml" and sys.platform != "darwin":
-        return "macOS; elsewhere --backend coreml_reference evaluates its programs"
+        return "macOS; elsewhere --backend coreml-reference evaluates its programs"
     return f"pip install '{_INSTALL.get(name, f'burnish[{name}]')}'"
 
 
@@ -118,7 +118,7 @@ def load(
 def load_session(backend: str, folder: Path, threads: int | None = None, experts: Path | None = None) -> Session:
     """Load the program in `folder`; `experts` is a file of other experts. Raises BackendError."""
     name, _, variant = backend.partition(":")
-    module: Any = import_module(f".{name}", __name__)
+    module: Any = import_module(f".{name.replace('-', '_')}", __name__)
     if variant:
         return module.load(folder, threads, variant)
     if experts is None:

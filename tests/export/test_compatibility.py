@@ -23,7 +23,7 @@ NAMES = {
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
     "executorch": "ExecuTorch",
-    "coreml_reference": "reference evaluator",
+    "coreml-reference": "reference evaluator",
     "tensorrt-rtx": "TensorRT-RTX",
 }
 

@@ -148,7 +148,7 @@ def test_what_convolutions_read_is_quantised(programs: dict[str, Path], program:
 def test_manifest_says_how_programs_were_verified(programs: dict[str, Path]) -> None:
     for folder in programs.values():
         program = verified(folder)
-        assert "executed by coreml_reference" in program.verified
+        assert "executed by coreml-reference" in program.verified
         assert "largest fp16 value" in program.verified
         assert program.delegates == {"encode": {"coreml": 1}, "refine": {"coreml": 1}}
     assert "in float32 100.0 dB" in verified(programs["coreml-w8a8"]).verified
@@ -239,17 +239,17 @@ def test_a_damaged_package_is_refused_by_bundle_and_evaluator(bundle_path: Path,
     data[len(data) // 2] ^= 1
     weights.write_bytes(bytes(data))
     with pytest.raises(BundleError, match=r"weight\.bin is damaged"):
-        backends.load(bundle, "coreml_reference", program)
+        backends.load(bundle, "coreml-reference", program)
     with pytest.raises(BackendError, match=r"weight.bin is damaged: its hash differs from the manifest's"):
-        backends.load_session("coreml_reference", copied / "programs/coreml-w8a8")
+        backends.load_session("coreml-reference", copied / "programs/coreml-w8a8")
 
 
 def test_the_evaluator_is_chosen_only_by_name(bundle_path: Path, tmp_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
     assert backends.choose(bundle, "auto", "coreml-w8a8")[0] == (
-        "coreml" if sys.platform == "darwin" else "coreml_reference"
+        "coreml" if sys.platform == "darwin" else "coreml-reference"
     )
-    assert backends.choose(bundle, "coreml_reference")[0] == "coreml_reference"
+    assert backends.choose(bundle, "coreml-reference")[0] == "coreml-reference"
     copied = Path(shutil.copytree(bundle_path, tmp_path / "a.bundle"))
     manifest = json.loads((copied / "bundle.json").read_text())
     manifest["programs"] = [p for p in manifest["programs"] if p["target"] == "coreml"]
@@ -262,7 +262,7 @@ def test_the_evaluator_is_chosen_only_by_name(bundle_path: Path, tmp_path: Path)
 @pytest.mark.skipif(sys.platform == "darwin", reason="Core ML is there on a Mac")
 def test_without_a_mac_core_ml_says_what_to_use(bundle_path: Path) -> None:
     with pytest.raises(
-        BackendError, match="coreml cannot be used here: it needs macOS; elsewhere --backend coreml_reference"
+        BackendError, match="coreml cannot be used here: it needs macOS; elsewhere --backend coreml-reference"
     ):
         backends.choose(Bundle.open(bundle_path), "coreml", "coreml-fp16")
     with pytest.raises(BackendError, match="Core ML cannot load"):
@@ -276,7 +276,7 @@ def test_core_ml_restores_what_the_evaluator_restores(
 ) -> None:
     folder = programs[program]
     ours, theirs = (
-        restored_by(backends.load_session(name, folder), context) for name in ("coreml_reference", "coreml")
+        restored_by(backends.load_session(name, folder), context) for name in ("coreml-reference", "coreml")
     )
     apart = Agreement.between(ours, theirs)
     assert apart.median > (50 if program.endswith("fp16") else 40), f"{apart} on macOS {ct.utils._macos_version()}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,23 @@ def test_providers_that_this_build_lacks_are_not_offered() -> None:
     there = onnxruntime.get_available_providers()
     assert backends.available("onnxruntime:cuda") == ("CUDAExecutionProvider" in there)
     assert backends.available("onnxruntime:xnnpack") == ("XnnpackExecutionProvider" in there)
+
+
+@pytest.mark.usefixtures("two")
+def test_what_failed_is_measured_again_after_a_day(onnx_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = {"openvino": "out of memory"}
+
+    def measured(_: Bundle, name: str, program: str, *__: object) -> Row:
+        return Row(backend=name, program=program, load_ms=1, encode_ms=1, refine_ms=1, failed=failing.get(name, ""))
+
+    monkeypatch.setattr("burnish.runtime.probe._measure_apart", measured)
+    bundle = Bundle.open(onnx_bundle)
+    assert "out of memory" in pick(bundle).reason
+    failing.clear()
+    assert "out of memory" in pick(bundle).reason
+    (table,) = cache_folder().glob("probe-*.json")
+    for _ in range(2):  # what was measured well is remembered for good
+        long_ago = time.time() - 2 * 86_400
+        os.utime(table, (long_ago, long_ago))
+        assert "out of memory" not in pick(bundle).reason
+        failing["openvino"] = "out of memory"

@@ -27,7 +27,7 @@ import numpy as np
 import png
 from burnish.runtime import Bundle, BurnishError, Restorer
 from burnish.runtime.bundle import EMBEDDED, MANIFEST
-from burnish.runtime.pictures import read
+from burnish.runtime.pictures import encode, from_array, read
 from PIL import Image
 
 LIMIT_S = 20
@@ -84,6 +84,9 @@ def seeds(rng: random.Random) -> list[bytes]:
         rows = np.random.default_rng(1).integers(0, 65536, (11, 13 * planes)).tolist()
         make(13, 11, bitdepth=16, alpha=alpha, greyscale=grey, interlace=rng.random() < 0.5).write(stream, rows)
         found.append(stream.getvalue())
+    deep = np.random.default_rng(1).integers(0, 65536, (11, 13, 4)).astype(np.uint16)
+    found += [encode(from_array(deep[..., :planes]), ".tiff") for planes in (1, 3, 4)]
+    found.append(b"P6 13 11 4095\n" + (deep[..., :3] >> 4).astype(">u2").tobytes())
     return found
 
 
@@ -142,14 +145,16 @@ def picture_case(folder: Path, data: bytes, restorer: Restorer) -> str:
 
 
 def manifest_case(folder: Path, text: bytes) -> str:
-    """Open a bundle with this manifest and check every file it names."""
+    """Open a bundle with this manifest, check every file it names, and restore with it."""
     bundle_folder = folder / "b.bundle"
     (bundle_folder / MANIFEST).write_bytes(text)
     bundle = Bundle.open(bundle_folder)
     for program in bundle.manifest.programs:
         bundle.program_folder(program)
     bundle.file(bundle.manifest.weights)
-    return "opened"
+    restorer = Restorer.load(bundle_folder, backend="onnxruntime", threads=1, warm_up=False)
+    restorer.restore(np.full((4, 4, 3), 90, np.uint8), max_iterations=1, min_iterations=1, budget_ms=1000.0)
+    return "restored with it"
 
 
 def main() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from . import files
+from . import deep_color, files
 from .errors import InputError
 
 MAX_PIXELS = 100_000_000
@@ -23,14 +21,16 @@ FORMATS = {"AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM",
 # What a profile may take: larger ones than this are not profiles, or hide something.
 MAX_PROFILE_BYTES = 4 << 20
 
-Pixels = NDArray[Any]  # uint8 or uint16
+DEPTHS = (np.dtype(np.uint8), np.dtype(np.uint16))
+Pixels = NDArray[Any]  # of one of these
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """`pixels`: H×W×3, upright, uint8 or uint16; given as floats in [0, 1] they are rounded to `bits`.
+    """`pixels`: H×W×3, upright, uint8 or uint16, which `bits` follows; given as floats in [0, 1] they are rounded to `bits`.
 
-    The rest is what writing needs to give back what came in; `notes` say what of a file was not taken over.
+    `alpha`: H×W, of the same depth. The rest is what writing needs to give back what came in; `notes` say what of a file was
+    not taken over. Raises InputError for pixels of another kind, none, or too many.
     """
 
     pixels: Pixels
@@ -41,8 +41,15 @@ class Picture:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.pixels.dtype.kind == "f":
-            object.__setattr__(self, "pixels", _rounded(self.pixels, self.bits))
+        pixels = _checked(self.pixels)
+        if pixels.dtype.kind == "f":
+            pixels = _rounded(pixels, self.bits)
+        alpha = None if self.alpha is None else _array(self.alpha)
+        if alpha is not None and (alpha.dtype, alpha.shape) != (pixels.dtype, pixels.shape[:2]):
+            expected = f"{pixels.dtype} {pixels.shape[:2]}, as the pixels are"
+            raise InputError(f"got alpha of {alpha.dtype} {alpha.shape}; expected {expected}")
+        object.__setattr__(self, "pixels", np.ascontiguousarray(pixels))
+        object.__setattr__(self, "bits", 8 * pixels.dtype.itemsize)
 
     @property
     def rgb(self) -> NDArray[np.float32]:
@@ -54,36 +61,56 @@ class Picture:
         return replace(self, pixels=pixels)
 
 
+def _checked(given: object) -> Pixels:
+    """What was given, where it is an array H×W×3 of a depth or of floats and of a size that can be restored."""
+    pixels = _array(given)
+    if not (pixels.dtype in DEPTHS or pixels.dtype.kind == "f") or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError(f"got an array of {pixels.dtype} {pixels.shape}; expected H×W×3 of uint8, uint16 or floats")
+    if pixels.size == 0:
+        raise InputError(f"got an empty array {pixels.shape}; expected at least one pixel")
+    _check_size("the array", pixels.shape[1], pixels.shape[0])
+    return pixels
+
+
+def _array(given: object) -> Pixels:
+    if not isinstance(given, np.ndarray):
+        raise InputError(
+            f"got {type(given).__name__}; expected a file's path, a Picture, or an array of uint8 or uint16 H×W×3, "
+            "of a PIL image numpy.asarray(image.convert('RGB'))"
+        )
+    return given
+
+
 def _rounded(values: Pixels, bits: int) -> Pixels:
-    peak = 2**bits - 1
-    return np.rint(np.clip(values, 0, 1) * peak).astype(np.uint16 if bits == 16 else np.uint8)
+    if bits not in (8, 16):
+        raise InputError(f"got bits={bits}; expected 8 or 16")
+    return np.rint(np.clip(values, 0, 1) * (2**bits - 1)).astype(np.uint16 if bits == 16 else np.uint8)
 
 
 def from_array(pixels: Pixels) -> Picture:
     """A picture from uint8 or uint16 H×W×3 (or H×W×4, H×W×1, H×W×2, H×W) pixels. Raises InputError for anything else."""
-    if str(pixels.dtype) not in ("uint8", "uint16") or pixels.ndim not in (2, 3):
+    pixels = _array(pixels)
+    if pixels.dtype not in DEPTHS or pixels.ndim not in (2, 3):
         raise InputError(f"got an array of {pixels.dtype} {pixels.shape}; expected uint8 or uint16 H×W×3")
-    if pixels.size == 0:
-        raise InputError(f"got an empty array {pixels.shape}; expected at least one pixel")
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     height, width, channels = pixels.shape
-    _check_size("the array", width, height)
     if channels not in (1, 2, 3, 4):
         raise InputError(f"got {channels} channels; expected 1 (grey), 2 (grey + alpha), 3 (RGB) or 4 (RGB + alpha)")
     grey = channels < 3
-    colour = np.repeat(pixels[..., :1], 3, axis=2) if grey else np.ascontiguousarray(pixels[..., :3])
-    alpha = pixels[..., -1] if channels in (2, 4) else None
-    return Picture(colour, alpha, 8 * pixels.dtype.itemsize, grey)
+    colour = np.broadcast_to(pixels[..., :1], (height, width, 3)) if grey else pixels[..., :3]
+    return Picture(colour, pixels[..., -1] if channels in (2, 4) else None, grey=grey)
 
 
-def read(source: Path | BinaryIO) -> Picture:
+def read(source: str | Path | BinaryIO) -> Picture:
     """Read a picture file or stream, upright. Raises InputError when it is not a picture, damaged or too large."""
-    if isinstance(source, Path):
-        if not source.is_file():
+    if isinstance(source, str | Path):
+        if not Path(source).is_file():
             raise InputError(f"{source} is not a file; expected a picture such as photo.jpg")
-        with source.open("rb") as file:
+        with Path(source).open("rb") as file:
             return _read(file, str(source))
+    if not hasattr(source, "read"):
+        raise InputError(f"got {type(source).__name__}; expected a picture file's path, or a stream opened for reading")
     return _read(source, "the upload")
 
 
@@ -93,14 +120,18 @@ def _read(file: BinaryIO, name: str) -> Picture:
         if image.format not in FORMATS:
             raise InputError(f"{name} is a {image.format} file; expected one of {', '.join(sorted(FORMATS))}")
         _check_size(name, *image.size)
-        profile = _profile(image)
-        if _is_deep_png(file):
-            return replace(_read_deep_png(file), icc_profile=profile)
+        # The profile of inks, or of LAB, does not describe the RGB that they become.
+        profile = None if image.mode in ("CMYK", "LAB") else _profile(image)
         # The second frame of a phone's MPO is a preview or a gain map.
         several = getattr(image, "is_animated", False) and image.format != "MPO"
-        notes = (f"{name} has several frames; only the first was restored",) if several else ()
-        # The profile of inks does not describe the RGB that they become.
-        return replace(_decode(image), icc_profile=None if image.mode == "CMYK" else profile, notes=notes)
+        deep = deep_color.is_deep(image, file)
+        pixels = deep_color.decode(image, file)
+        picture = _decode(ImageOps.exif_transpose(image)) if pixels is None else from_array(pixels)
+        notes = (
+            (several, f"{name} has several frames; only the first was restored"),
+            (deep and picture.bits == 8, f"{name} holds more than 8 bits a sample; it was restored in 8 bits"),
+        )
+        return replace(picture, icc_profile=profile, notes=tuple(note for applies, note in notes if applies))
     except (InputError, MemoryError):
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
@@ -124,9 +155,8 @@ def _profile(image: Image.Image) -> bytes | None:
 
 
 def _decode(image: Image.Image) -> Picture:
-    image = ImageOps.exif_transpose(image)
     if image.mode in ("I;16", "I;16B", "I;16L"):
-        return from_array(np.asarray(image).astype(np.uint16))
+        return from_array(deep_color.with_clear(np.asarray(image).astype(np.uint16)[..., None], image))
     if image.mode in ("I", "F"):
         return _from_wide_grey(image)
     if image.mode == "CMYK":
@@ -163,28 +193,6 @@ def _from_inks(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _is_deep_png(file: BinaryIO) -> bool:
-    """16-bit colour, which Pillow cuts to 8 bits and pypng does not."""
-    file.seek(0)
-    header = file.read(26)
-    # Bytes 24 and 25 of a PNG are bit depth and colour type.
-    return header[:8] == b"\x89PNG\r\n\x1a\n" and header[24:25] == b"\x10"
-
-
-def _read_deep_png(file: BinaryIO) -> Picture:
-    import png
-
-    file.seek(0)
-    width, height, rows, info = png.Reader(file=file).asDirect()
-    pixels = np.empty((height, width * info["planes"]), np.uint16)
-    count = 0
-    for count, row in enumerate(rows, 1):
-        pixels[count - 1] = row
-    if count != height:
-        raise InputError(f"the picture has {count} of {height} rows; expected a whole one")
-    return from_array(pixels.reshape(height, width, info["planes"]))
-
-
 def to_array(picture: Picture) -> Pixels:
     """uint8 or uint16 H×W×C: grey and alpha as they came."""
     if not picture.grey and picture.alpha is None:
@@ -196,7 +204,7 @@ def to_array(picture: Picture) -> Pixels:
 
 
 def write(picture: Picture, path: Path) -> None:
-    """Write beside `path` and rename. Formats without alpha or 16 bits get what they can hold. Raises InputError."""
+    """Write beside `path` and rename. 16 bits stay in PNG and TIFF, alpha where a format has it. Raises InputError."""
     suffix = path.suffix.lower()
     files.replace(path, lambda beside: beside.write_bytes(encode(picture, suffix)))
 
@@ -211,33 +219,20 @@ def check_suffix(path: Path) -> None:
 
 def encode(picture: Picture, suffix: str) -> bytes:
     """The picture as a file of the format that a suffix such as ".png" stands for. Raises ValueError for an unknown one."""
-    pixels = to_array(picture)
-    stream = io.BytesIO()
-    if suffix == ".png" and picture.bits == 16:
-        import png
-
-        height, width, planes = pixels.shape
-        make_writer: Any = png.Writer  # its annotations say less than it takes
-        writer = make_writer(width, height, greyscale=picture.grey, alpha=picture.alpha is not None, bitdepth=16)
-        writer.write_packed(stream, (row.astype(">u2").tobytes() for row in pixels.reshape(height, width * planes)))
-        return _with_profile(stream.getvalue(), picture.icc_profile)
-    shallow = pixels if pixels.dtype == np.uint8 else (pixels // 257).astype(np.uint8)
-    image = Image.fromarray(shallow.squeeze(2) if shallow.shape[2] == 1 else shallow)
-    if suffix in (".jpg", ".jpeg"):
-        image = image.convert("L" if picture.grey else "RGB")
-    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if suffix in (".jpg", ".jpeg") else {}
     kind = Image.registered_extensions().get(suffix)
     if kind is None:
         raise ValueError(f"unknown file extension: {suffix}")
+    if picture.bits == 16 and kind in ("PNG", "TIFF"):
+        deep = deep_color.encode_png if kind == "PNG" else deep_color.encode_tiff
+        return deep(to_array(picture), picture.icc_profile)
+    pixels = to_array(picture)
+    if picture.bits == 16:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    options: dict[str, Any] = {}
+    if kind == "JPEG":
+        image = image.convert("L" if picture.grey else "RGB")
+        options = {"quality": 95, "subsampling": 0}
+    stream = io.BytesIO()
     image.save(stream, kind, icc_profile=picture.icc_profile, **options)
     return stream.getvalue()
-
-
-def _with_profile(data: bytes, profile: bytes | None) -> bytes:
-    """A PNG with its colour profile in an iCCP chunk behind the header; pypng writes none."""
-    if profile is None:
-        return data
-    body = b"iCCP" + b"ICC profile\0\0" + zlib.compress(profile)
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    head = 8 + 25  # signature and IHDR
-    return data[:head] + chunk + data[head:]

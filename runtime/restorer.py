@@ -170,7 +170,7 @@ class Restorer:
         wanted: dict[str, Any] = dict(options)
         degradations: Mapping[str, float] | None = wanted.pop("degradations", None)
         keep_steps: bool = wanted.pop("keep_steps", False)
-        given: threading.Event | None = wanted.pop("cancel", None)
+        given: object = wanted.pop("cancel", None)
         try:
             policy = Policy(**wanted)
         except ValidationError as error:

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,8 @@ class Prospect(NamedTuple):
     upright: bool
 
 
+# See Routing.likely (a belief of 0.73).
+LIKELY = 1.0
 # See Routing.variance; measured on the embedded `small` (docs/decisions.md).
 VARIANCE = {"rain": 0.17, "snow": 0.15, "haze": 0.07, "low_light": 0.07, "noise": 0.12, "blur": 0.01, "jpeg": 0.02}
 UNKNOWN_VARIANCE = 0.1
@@ -65,7 +67,9 @@ class Routing(BaseModel):
     softness: float = Field(default=0.7, gt=0, description="s")
     top: int = Field(default=4, gt=0, description="K: gates kept")
     whole: tuple[str, ...] = Field(default=("haze", "low_light"), description="leaves judged by the whole picture")
-    likely: float = Field(default=1.0, description="logit above which a look at the whole picture is believed")
+    likely: dict[str, float] = Field(
+        default={}, description="logit of a look at the whole picture above which it is believed, by leaf; 1 of others"
+    )
     uneven: tuple[str, ...] = Field(default=("low_light",), description="of these, those that tiles judge too")
     look_tokens: tuple[str, ...] = Field(
         default=(), description="leaves of which the first look tells tiles more by its tokens than their own tell"
@@ -128,7 +132,7 @@ def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequ
     def agreed(leaf: str, at_first: float, of_look: float, of_tile: float) -> float:
         if leaf not in routing.whole or math.isnan(of_look):
             return of_tile
-        likely = of_look > routing.likely
+        likely = of_look > routing.likely.get(leaf, LIKELY)
         if leaf not in routing.uneven or math.isnan(of_tile):
             return of_look if likely and not at_first <= 0 else -math.inf
         if likely:
@@ -144,12 +148,11 @@ def token_source(routing: Routing, look: Sequence[float]) -> TokenSource:
     its own.
     """
 
-    def finds(leaves: Sequence[str], above: float) -> bool:
-        return any(leaf in leaves and of_look > above for leaf, of_look in zip(routing.leaves, look, strict=True))
-
-    if finds(routing.look_tokens, routing.likely):
+    told = dict(zip(routing.leaves, look, strict=True))
+    if any(told[leaf] > routing.likely.get(leaf, LIKELY) for leaf in routing.leaves if leaf in routing.look_tokens):
         return TokenSource.LOOK
-    return TokenSource.MEAN if finds(routing.mean_tokens, 0) else TokenSource.OWN
+    likelier = any(told[leaf] > 0 for leaf in routing.leaves if leaf in routing.mean_tokens)
+    return TokenSource.MEAN if likelier else TokenSource.OWN
 
 
 def prospect(routing: Routing, degradations: Mapping[str, float], gates: Gates) -> Prospect:
@@ -167,7 +170,7 @@ def prospect(routing: Routing, degradations: Mapping[str, float], gates: Gates) 
     )
 
 
-def given_gates(routing: Routing, degradations: Mapping[str, float]) -> Gates:
+def given_gates(routing: Routing, degradations: Mapping[str, Any]) -> Gates:
     """Gates a caller states himself: expert name → weight in [0, 1]; the others are 0. Raises InputError."""
     for name, weight in degradations.items():
         if name not in routing.experts:

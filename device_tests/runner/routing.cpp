@@ -22,7 +22,7 @@ Routing routing_from(const nlohmann::ordered_json& values) {
   routing.softness = values.at("softness");
   routing.top = values.at("top");
   routing.whole = values.at("whole").get<std::set<std::string>>();
-  routing.likely = values.value("likely", routing.likely);
+  routing.likely = values.value("likely", std::map<std::string, double>());
   routing.uneven = values.at("uneven").get<std::set<std::string>>();
   routing.look_tokens = values.value("look_tokens", std::set<std::string>());
   routing.mean_tokens = values.value("mean_tokens", std::set<std::string>());
@@ -59,6 +59,12 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
   return gates;
 }
 
+// Logit above which a look is believed of a leaf; that of leaves which `Routing::likely` does not name is 1.
+static double least_likely(const Routing& routing, const std::string& leaf) {
+  const auto known = routing.likely.find(leaf);
+  return known == routing.likely.end() ? 1.0 : known->second;
+}
+
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
                                   const std::vector<double>& tile) {
   if (looks.empty()) return tile;
@@ -68,7 +74,7 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<std:
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     if (routing.whole.count(leaves[i]) == 0 || std::isnan(look.at(i))) continue;
     constexpr double kNo = -std::numeric_limits<double>::infinity();
-    const bool likely = look.at(i) > routing.likely;
+    const bool likely = look.at(i) > least_likely(routing, leaves[i]);
     const double both = look.at(i) + tile.at(i);
     if (routing.uneven.count(leaves[i]) == 0 || std::isnan(tile.at(i))) {
       logits.at(i) = likely && !(first.at(i) <= 0.0) ? look.at(i) : kNo;
@@ -102,12 +108,11 @@ Prospect prospect(const Routing& routing, const std::vector<double>& logits) {
 
 TokenSource token_source(const Routing& routing, const std::vector<double>& look) {
   const auto leaves = routing.leaves();
-  const auto finds = [&](const std::set<std::string>& wanted, double above) {
-    for (std::size_t i = 0; i < leaves.size(); ++i) {
-      if (wanted.count(leaves[i]) > 0 && look.at(i) > above) return true;
-    }
-    return false;
-  };
-  if (finds(routing.look_tokens, routing.likely)) return TokenSource::kLook;
-  return finds(routing.mean_tokens, 0.0) ? TokenSource::kMean : TokenSource::kOwn;
+  TokenSource source = TokenSource::kOwn;
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    const double told = look.at(i);
+    if (routing.look_tokens.count(leaves[i]) > 0 && told > least_likely(routing, leaves[i])) return TokenSource::kLook;
+    if (routing.mean_tokens.count(leaves[i]) > 0 && told > 0.0) source = TokenSource::kMean;
+  }
+  return source;
 }

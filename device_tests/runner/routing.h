@@ -25,7 +25,7 @@ struct Routing {
   double softness = 1.0;
   std::size_t top = 1;
   std::set<std::string> whole;   // leaves judged by a look at the whole picture
-  double likely = 1.0;           // logit above which it is believed
+  std::map<std::string, double> likely;  // logit above which it is believed, by leaf
   std::set<std::string> uneven;  // of these, those that tiles judge too
   std::set<std::string> look_tokens;  // where the first look finds one of these likely, tiles take its tokens
   std::set<std::string> mean_tokens;  // where one of these likelier than not, the mean of all tiles' tokens

@@ -392,12 +392,15 @@ def routing() -> dict[str, list[Case]]:
         ),
         *(
             case(name, -9, logits(haze=5.0, low_light=2.0), *looks)
-            | {"routing": ROUTING | {"likely": 0.25, "look_tokens": ["haze"], "mean_tokens": ["low_light"]}}
+            | {
+                "routing": ROUTING
+                | {"likely": {"haze": 0.25}, "look_tokens": ["haze", "rain"], "mean_tokens": ["low_light"]}
+            }
             for name, looks in {
                 "a bundle may believe looks earlier": [logits(haze=0.3)],
                 "no earlier than it says": [logits(haze=0.25)],
                 "in later rounds too": [logits(haze=0.3), logits(haze=0.2)],
-                "of darkness the surer of both is then taken earlier": [logits(low_light=0.3)],
+                "of another leaf no earlier": [logits(rain=0.3, low_light=0.3)],
             }.items()
         ),
         given("given by hand", {"rain": 0.7, "noise": 0.3}),

@@ -117,7 +117,7 @@ def test_a_tile_goes_by_the_tokens_and_gates_of_its_look() -> None:
     patches = DegradedPatches(list_pictures(PHOTOS / "train"), Mixture(wide=1.0), 64, 4, seed=1)
     batch = Batch(*torch.utils.data.default_collate([patches[i] for i in range(4)]))
     alone = batch._replace(look=batch.degraded)
-    learner = objective(routing=Routing(look_tokens=("haze",), likely=-1e3), unroll=(1.0,), true_gates=0.0)
+    learner = objective(routing=Routing(look_tokens=("haze",), likely={"haze": -1e3}), unroll=(1.0,), true_gates=0.0)
     # Silent experts and a calm start would hide both.
     with torch.no_grad():
         learner.model.refiner.attention.project.weight.mul_(30)
@@ -132,7 +132,7 @@ def test_a_tile_goes_by_the_tokens_and_gates_of_its_look() -> None:
     torch.testing.assert_close(told[1][0], learner.model.encode(batch.degraded).tokens)
     torch.testing.assert_close(told[2][0], torch.cat([told[1][0][:2], told[0][0][2:]]))
     assert not torch.equal(told[0][1], told[1][1])
-    for routing in (Routing(likely=-1e3), Routing(look_tokens=("haze",), likely=1e3)):
+    for routing in (Routing(likely={"haze": -1e3}), Routing(look_tokens=("haze",), likely={"haze": 1e3})):
         told.clear()
         learner.routing = routing
         learner(batch)

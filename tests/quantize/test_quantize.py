@@ -25,7 +25,7 @@ def graphs(student: Student, samples: Samples, quantize_config: QuantizeConfig) 
 
 def test_calibration_sees_tiles_with_a_looks_tokens_and_looks_with_their_own(student: Student) -> None:
     config = QuantizeConfig(pictures=4, iterations=1)
-    drawn = draw_samples(student, Routing(look_tokens=("haze",), likely=-1e3), PHOTOS / "dev", TILE, config)
+    drawn = draw_samples(student, Routing(look_tokens=("haze",), likely={"haze": -1e3}), PHOTOS / "dev", TILE, config)
     own: list[bool] = []
     for (image,), (current, *_, tokens, _) in zip(drawn["encode"], drawn["refine"], strict=True):
         torch.testing.assert_close(image, current, rtol=0, atol=0)

@@ -124,7 +124,7 @@ def test_another_format_unknown_keys_and_bad_json_are_refused(copy: Path) -> Non
         lambda m: m["routing"].update(tree={}),
         lambda m: m["routing"]["tree"].update(weather=[]),
         lambda m: m["routing"]["tree"].update(other=["rain"]),
-        lambda m: m["routing"].update(likely=math.nan),
+        lambda m: m["routing"].update(likely={"haze": math.nan}),
         lambda m: m["programs"][0].update(calibration={"slope": math.inf, "offset": 0.0}),
         lambda m: m.update(profiles=[{"device": "x", "program": "y", "encode_ms": [math.nan, 1], "refine_ms": [1, 1]}]),
         lambda m: m.update(profiles=[{"device": "x", "program": "y", "encode_ms": [1, -1], "refine_ms": [1, 1]}]),

@@ -45,8 +45,8 @@ public struct Routing: Equatable, Sendable {
   /// K: gates kept.
   public let top: Int
   public let whole: [String]
-  /// Logit above which a look at the whole picture is believed.
-  public let likely: Double
+  /// Logit of a look at the whole picture above which it is believed, by leaf; 1 of others.
+  public let likely: [String: Double]
   public let uneven: [String]
   /// Where the first look finds one of these leaves likely, tiles take its tokens.
   public let lookTokens: [String]
@@ -69,21 +69,26 @@ public struct Routing: Equatable, Sendable {
     softness = try take("softness", 0.7, \.asDouble)
     top = try take("top", 4, \.asInt)
     whole = try take("whole", ["haze", "low_light"], \.asStrings)
-    likely = try take("likely", 1.0, \.asDouble)
+    likely = try take("likely", [:], Self.numbers)
     uneven = try take("uneven", ["low_light"], \.asStrings)
     lookTokens = try take("look_tokens", [], \.asStrings)
     meanTokens = try take("mean_tokens", [], \.asStrings)
-    variance = try take("variance", [:]) { value in
-      guard let entries = value.asObject else { return nil }
-      let shares = entries.compactMap { entry in entry.value.asDouble.map { (entry.key, $0) } }
-      return shares.count == entries.count ? Dictionary(shares) { first, _ in first } : nil
-    }
+    variance = try take("variance", [:], Self.numbers)
     let names = tree.map(\.parent) + tree.flatMap(\.leaves)
     guard !tree.isEmpty, tree.allSatisfy({ !$0.leaves.isEmpty }), Set(names).count == names.count else {
       throw RestoreError.bundle("routing.tree needs different names, and leaves under every parent")
     }
     guard softness > 0, top > 0 else { throw RestoreError.bundle("routing's softness and top must be above 0") }
   }
+
+  /// Names with a number each; nil where a value is none.
+  private static func numbers(_ value: JSON) -> [String: Double]? {
+    guard let entries = value.asObject else { return nil }
+    let named = entries.compactMap { entry in entry.value.asDouble.map { (entry.key, $0) } }
+    return named.count == entries.count ? Dictionary(named) { first, _ in first } : nil
+  }
+
+  private func leastLikely(_ leaf: String) -> Double { likely[leaf, default: 1] }
 
   public var leaves: [String] { tree.flatMap(\.leaves) }
 
@@ -120,9 +125,9 @@ public struct Routing: Equatable, Sendable {
       let (seen, own) = (look[$0], tile[$0])
       guard whole.contains(leaves[$0]), !seen.isNaN else { return own }
       guard uneven.contains(leaves[$0]), !own.isNaN else {
-        return seen > likely && !(first[$0] <= 0) ? seen : -.infinity
+        return seen > leastLikely(leaves[$0]) && !(first[$0] <= 0) ? seen : -.infinity
       }
-      if seen > likely { return max(seen, own) }
+      if seen > leastLikely(leaves[$0]) { return max(seen, own) }
       return seen + own > 0 ? seen + own : -.infinity
     }
   }
@@ -130,11 +135,9 @@ public struct Routing: Equatable, Sendable {
   /// Whose tokens tiles take after a first look with these degradation logits: the look's where it finds a leaf in `lookTokens`
   /// likely, else the mean of all tiles' where one in `meanTokens` is likelier than not, else each its own.
   public func tokenSource(_ look: [Double]) -> TokenSource {
-    func finds(_ wanted: [String], above: Double) -> Bool {
-      zip(leaves, look).contains { wanted.contains($0) && $1 > above }
-    }
-    if finds(lookTokens, above: likely) { return .look }
-    return finds(meanTokens, above: 0) ? .mean : .own
+    let told = Array(zip(leaves, look))
+    if told.contains(where: { lookTokens.contains($0) && $1 > leastLikely($0) }) { return .look }
+    return told.contains { meanTokens.contains($0) && $1 > 0 } ? .mean : .own
   }
 
   static let unknownVariance = 0.1

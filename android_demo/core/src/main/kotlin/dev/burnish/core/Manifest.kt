@@ -80,7 +80,7 @@ data class Manifest(
                 softness = softness,
                 top = if ("top" in fields) fields.count("top", Int.MAX_VALUE) else default.top,
                 whole = if ("whole" in fields) fields.texts("whole").toSet() else default.whole,
-                likely = if ("likely" in fields) fields.number("likely") else default.likely,
+                likely = fields.map("likely") { values, name -> values.number(name) },
                 uneven = if ("uneven" in fields) fields.texts("uneven").toSet() else default.uneven,
                 lookTokens = if ("look_tokens" in fields) fields.texts("look_tokens").toSet() else default.lookTokens,
                 meanTokens = if ("mean_tokens" in fields) fields.texts("mean_tokens").toSet() else default.meanTokens,

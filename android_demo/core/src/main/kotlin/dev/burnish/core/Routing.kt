@@ -25,7 +25,7 @@ data class Prospect(val belief: Double, val variance: Double, val upright: Boole
  * @param softness s
  * @param top K: gates kept
  * @param whole leaves that a look at the whole picture judges
- * @param likely logit above which it is believed
+ * @param likely logit above which it is believed, by leaf; 1 of others
  * @param uneven of these, those that tiles judge too
  * @param lookTokens leaves of which the first look tells tiles more by its tokens than their own tell
  * @param meanTokens leaves of which tiles tell more by the mean of their tokens than each by its own
@@ -37,7 +37,7 @@ data class Routing(
     val softness: Double = 0.7,
     val top: Int = 4,
     val whole: Set<String> = setOf("haze", "low_light"),
-    val likely: Double = 1.0,
+    val likely: Map<String, Double> = emptyMap(),
     val uneven: Set<String> = setOf("low_light"),
     val lookTokens: Set<String> = emptySet(),
     val meanTokens: Set<String> = emptySet(),
@@ -47,6 +47,9 @@ data class Routing(
 
     /** Parents, then leaves. */
     val experts: List<String> = tree.keys.toList() + leaves
+
+    /** Logit above which a look is believed of a [leaf]. */
+    fun leastLikely(leaf: String): Double = likely[leaf] ?: 1.0
 }
 
 /** Logistic function, without overflow; 0 for NaN: what a broken assessment says is not believed. */
@@ -89,8 +92,8 @@ fun agreedLogits(routing: Routing, looks: List<List<Double>>, tile: List<Double>
         val denied = looks.first()[it] <= 0.0
         when {
             leaf !in routing.whole || seen.isNaN() -> own
-            leaf !in routing.uneven || own.isNaN() -> if (seen > routing.likely && !denied) seen else Double.NEGATIVE_INFINITY
-            seen > routing.likely -> maxOf(seen, own)
+            leaf !in routing.uneven || own.isNaN() -> if (seen > routing.leastLikely(leaf) && !denied) seen else Double.NEGATIVE_INFINITY
+            seen > routing.leastLikely(leaf) -> maxOf(seen, own)
             else -> if (seen + own > 0) seen + own else Double.NEGATIVE_INFINITY
         }
     }
@@ -102,11 +105,10 @@ fun agreedLogits(routing: Routing, looks: List<List<Double>>, tile: List<Double>
  * own.
  */
 fun tokenSource(routing: Routing, look: List<Double>): TokenSource {
-    fun finds(wanted: Set<String>, above: Double) =
-        routing.leaves.zip(look).any { (leaf, ofLook) -> leaf in wanted && ofLook > above }
+    val told = routing.leaves.zip(look)
     return when {
-        finds(routing.lookTokens, routing.likely) -> TokenSource.LOOK
-        finds(routing.meanTokens, 0.0) -> TokenSource.MEAN
+        told.any { (leaf, ofLook) -> leaf in routing.lookTokens && ofLook > routing.leastLikely(leaf) } -> TokenSource.LOOK
+        told.any { (leaf, ofLook) -> leaf in routing.meanTokens && ofLook > 0 } -> TokenSource.MEAN
         else -> TokenSource.OWN
     }
 }

@@ -150,12 +150,12 @@ class BundleTest {
 
     @Test
     fun aBundleSaysWhenALookIsBelieved() {
-        assertEquals(1.0, open().manifest.routing.likely, 0.0)
+        assertEquals(1.0, open().manifest.routing.leastLikely("haze"), 0.0)
         val routing = manifest.getAsJsonObject("routing")
-        routing.addProperty("likely", "often")
-        assertRefused("likely") { open() }
-        routing.addProperty("likely", 0.25)
-        assertEquals(0.25, open().manifest.routing.likely, 0.0)
+        routing.add("likely", JsonObject().apply { addProperty("haze", "often") })
+        assertRefused("haze") { open() }
+        routing.add("likely", JsonObject().apply { addProperty("haze", 0.25) })
+        assertEquals(listOf(0.25, 1.0), listOf("haze", "rain").map(open().manifest.routing::leastLikely))
     }
 
     @Test

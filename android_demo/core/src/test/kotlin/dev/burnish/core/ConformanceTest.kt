@@ -186,7 +186,7 @@ private fun playRouting(case: JsonObject): Map<String, Any> {
         softness = fields["softness"].asDouble,
         top = fields["top"].asInt,
         whole = fields["whole"].asJsonArray.map { it.asString }.toSet(),
-        likely = fields["likely"]?.asDouble ?: 1.0,
+        likely = fields.getAsJsonObject("likely")?.entrySet()?.associate { it.key to it.value.asDouble }.orEmpty(),
         uneven = fields["uneven"].asJsonArray.map { it.asString }.toSet(),
         lookTokens = fields["look_tokens"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),
         meanTokens = fields["mean_tokens"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),

@@ -2,7 +2,8 @@
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const state = { file: null, abort: null, about: null };
+// `before` and `after`: every pixel of the picture; the canvases on the page have those that are seen.
+const state = { file: null, abort: null, about: null, before: null, after: document.createElement("canvas") };
 
 // The time slider is logarithmic from 50 ms; its right end is no limit but the server's.
 const budget = () => { const v = Number($("budget").value); return v >= 100 ? null : Math.round(50 * 10 ** (v / 30)); };
@@ -35,6 +36,33 @@ function compare() {
   $("divider").style.left = `${at}%`;
 }
 
+function paint(side, pixels, left, top, width, height) {
+  const context = $(side).getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(pixels, left, top, width, height);
+}
+
+// Browsers scale a canvas more roughly than a picture, so both sides are canvases; twice as large as they are seen, which
+// leaves to the browser the halving that it does well.
+function fit() {
+  const { width, height } = state.after;
+  const part = Math.min(1, 2 * devicePixelRatio * $("frame").clientWidth / width);
+  for (const side of ["before", "after"]) {
+    $(side).width = Math.ceil(width * part);
+    $(side).height = Math.ceil(height * part);
+    paint(side, state[side], 0, 0, $(side).width, $(side).height);
+  }
+}
+
+// Put a patch into the picture after, and onto the page what is seen of it, between whole pixels lest there be seams.
+function draw(patch, left, top) {
+  state.after.getContext("2d").drawImage(patch, left, top);
+  const across = $("after").width / state.after.width, down = $("after").height / state.after.height;
+  const [x, y] = [Math.round(left * across), Math.round(top * down)];
+  const [right, bottom] = [Math.round((left + patch.width) * across), Math.round((top + patch.height) * down)];
+  paint("after", patch, x, y, right - x, bottom - y);
+}
+
 function image(source) {
   return new Promise((resolve, reject) => {
     const picture = new Image();
@@ -45,24 +73,24 @@ function image(source) {
 }
 
 async function begin(row) {
-  const before = $("before");
-  before.src = `picture/${row.token}/before.jpg`;
-  await before.decode();
-  const canvas = $("after");
-  canvas.width = row.width;
-  canvas.height = row.height;
-  canvas.getContext("2d").drawImage(before, 0, 0, row.width, row.height);
-  $("invitation").hidden = true;
+  state.before = await image(`picture/${row.token}/before.jpg`);
+  state.after.width = row.width;
+  state.after.height = row.height;
+  state.after.getContext("2d").drawImage(state.before, 0, 0);
+  $("invitation").hidden = $("found").hidden = $("trace").hidden = $("save").hidden = true;
   $("stage").classList.remove("empty");
   $("frame").hidden = $("progress").hidden = false;
   $("progress").firstElementChild.style.width = "0";
   $("save").href = `picture/${row.token}/restored.png`;
+  $("frame").style.setProperty("--width", row.width);
+  $("frame").style.setProperty("--height", row.height);
+  fit();
   compare();
 }
 
 async function update(row) {
   const [top, left] = row.region;
-  if (row.patch) $("after").getContext("2d").drawImage(await image(row.patch), left, top);
+  if (row.patch) draw(await image(row.patch), left, top);
   $("progress").firstElementChild.style.width = `${100 * row.done / row.tiles}%`;
   const where = row.tiles > 1 ? `tile ${row.tile + 1} of ${row.tiles}, iteration ${row.iteration}` : `iteration ${row.iteration}`;
   say(`${where}: predicted ${decibel(row.predicted_psnr_db)} after ${milliseconds(row.elapsed_ms)}`);
@@ -100,15 +128,23 @@ function result(row) {
   const count = Math.max(0, row.steps.length - 1);
   const assessed = row.steps.length ? `, predicted ${decibel(row.predicted_psnr_db)}` : "";
   say([`${count} ${count === 1 ? "round" : "rounds"} in ${milliseconds(row.elapsed_ms)}${assessed}; stopped: ${row.reason}.`, ...row.notes].join(" "));
-  $("progress").hidden = true;
   $("save").hidden = false;
+}
+
+// What the server says; that it says nothing any more, in words.
+async function heard(promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Error("the server has broken off; restore again");
+  }
 }
 
 async function* lines(response) {
   let rest = "";
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await heard(reader.read());
     if (done) return;
     const parts = (rest + value).split("\n");
     rest = parts.pop();
@@ -124,22 +160,28 @@ async function restore() {
   state.abort = new AbortController();
   $("again").disabled = true;
   $("stop").disabled = false;
-  $("save").hidden = true;
+  let begun = false;
   say("Sending …");
   try {
-    const response = await fetch(`restore?${query()}`, { method: "POST", body: state.file, signal: state.abort.signal });
+    const sent = { method: "POST", body: state.file, signal: state.abort.signal };
+    const response = await heard(fetch(`restore?${query()}`, sent));
     if (!response.ok) throw new Error((await response.json()).error);
+    say("Waiting for its turn …");
     for await (const row of lines(response)) {
-      if (row.event === "start") await begin(row);
+      if (row.event === "start") {
+        await begin(row);
+        begun = true;
+      }
       if (row.event === "update") await update(row);
       if (row.event === "result") result(row);
       if (row.event === "error") throw new Error(row.error);
     }
   } catch (error) {
     const stopped = error.name === "AbortError";
-    $("save").hidden = !stopped || $("frame").hidden;
-    say(stopped ? "Stopped; what was restored so far is shown." : error.message, !stopped);
+    if (stopped && begun) $("save").hidden = false;
+    say(!stopped ? error.message : begun ? "Stopped; what was restored so far is shown." : "Stopped.", !stopped);
   } finally {
+    $("progress").hidden = true;
     state.abort = null;
     $("again").disabled = false;
     $("stop").disabled = true;
@@ -154,6 +196,7 @@ function take(file) {
 
 for (const name of ["budget", "quality", "iterations"]) $(name).addEventListener("input", showControls);
 $("compare").addEventListener("input", compare);
+new ResizeObserver(() => { if (state.before) fit(); }).observe($("frame"));
 $("file").addEventListener("change", () => take($("file").files[0]));
 $("stage").addEventListener("click", () => { if ($("frame").hidden) $("file").click(); });
 $("stage").addEventListener("keydown", (event) => {

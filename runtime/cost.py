@@ -16,11 +16,14 @@ DEVIATIONS = 3.0
 LEAST_DEVIATION = 0.03
 # What a single duration says of its deviation.
 FIRST_DEVIATION = 0.1
+# By how much an estimate that let nothing begin shrinks.
+DOUBT = 0.9
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean and mean absolute deviation of a duration in milliseconds; `outlier`: the last one, where it was held back.
+    """Mean and mean absolute deviation of a duration in milliseconds; `outlier`: the last one, where it was held back; `least`:
+    the shortest one, 0 before any.
 
     A mean of 0 knows nothing yet and predicts 0.
     """
@@ -28,6 +31,7 @@ class Estimate:
     mean: float = 0.0
     deviation: float = 0.0
     outlier: float | None = None
+    least: float = 0.0
 
     @property
     def margin(self) -> float:
@@ -45,16 +49,22 @@ class Estimate:
 
     def observe(self, value: float) -> Estimate:
         """The estimate after one more duration."""
+        least = min(value, self.least or value)
         if self.mean == 0.0:
-            return Estimate(value, FIRST_DEVIATION * value)
+            return Estimate(value, FIRST_DEVIATION * value, least=least)
         error, outlier = value - self.mean, None
         if abs(error) > self.margin:
             if self.outlier is not None and (self.outlier > self.mean) == (error > 0):
                 mean = (value + self.outlier) / 2
-                return Estimate(mean, max(abs(value - self.outlier) / 2, FIRST_DEVIATION * mean))
+                return Estimate(mean, max(abs(value - self.outlier) / 2, FIRST_DEVIATION * mean), least=least)
             outlier, error = value, math.copysign(self.margin, error)
         mean = self.mean + WEIGHT * error
-        return Estimate(mean, self.deviation + WEIGHT * (abs(error) - self.deviation), outlier)
+        return Estimate(mean, self.deviation + WEIGHT * (abs(error) - self.deviation), outlier, least)
+
+    def doubted(self) -> Estimate:
+        """The estimate after it let nothing begin, and so could not be corrected: it may be of a pace that is over."""
+        mean = max(self.least, DOUBT * self.mean)
+        return Estimate(mean, DOUBT * self.deviation, least=self.least)
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,12 @@ class CostModel:
     def encoded(self, ms: float) -> CostModel:
         """The model after one more encode."""
         return replace(self, encode=self.encode.observe(ms))
+
+    def refused(self, budget_ms: float) -> CostModel:
+        """The model after no step could begin within a budget; doubted where both methods once took no longer together."""
+        if budget_ms < self.encode.least + self.refine.least:
+            return self
+        return CostModel(self.encode.doubted(), self.refine.doubted())
 
     def refined(self, ms: float) -> CostModel:
         """The model after one more refine."""

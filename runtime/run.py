@@ -79,7 +79,7 @@ class Engine:
             raise BundleError(f"{self.program} names {told} degradations, {MANIFEST} {known}; export the bundle again")
         return encoded
 
-    # Both are called by the worker's thread alone, so that no observation is lost.
+    # Both are called by the worker's thread alone, so that no observation is lost; but for a refusal beside one.
     def encode_took(self, ms: float) -> None:
         """An encode ended, whoever asked for it and whether he still waits."""
         self.cost = self.cost.encoded(ms)
@@ -87,6 +87,10 @@ class Engine:
     def refine_took(self, ms: float) -> None:
         """A refine ended."""
         self.cost = self.cost.refined(ms)
+
+    def refused(self, budget_ms: float) -> None:
+        """A restoration ended by its budget before its first step."""
+        self.cost = self.cost.refused(budget_ms)
 
 
 class Seen(NamedTuple):
@@ -138,6 +142,7 @@ class Run:
         self._seen: dict[int, Seen] = {}
         self._trace: list[Event] = []
         self._ended_ms: float | None = None
+        self._tried = False  # any step
         self._rounds = Rounds(self._plan.areas)
         self._steps_rgb: list[NDArray[np.float32]] = [picture.rgb] if keep_steps else []
 
@@ -157,6 +162,9 @@ class Run:
                 continue
             if update is not None:
                 yield update
+        budget_ms = controller.policy.budget_ms
+        if budget_ms is not None and controller.reason is Stop.BUDGET and not self._tried:
+            self._engine.refused(budget_ms)
         self._ended_ms = self._elapsed()
 
     def result(self) -> Restoration:
@@ -186,6 +194,7 @@ class Run:
 
     def _call(self, index: int, work: Callable[[], Any], took: Callable[[float], None]) -> tuple[Any, float]:
         """The result of a call of the program and its milliseconds, waiting for other threads included. Raises Late."""
+        self._tried = True
         policy, before = self._controller.policy, self._elapsed()
         timeout = None
         if policy.budget_ms is not None and self._controller.tiles[index].iteration >= policy.min_iterations:

@@ -266,6 +266,27 @@ def controller() -> dict[str, list[Case]]:
         {"name": "outliers apart do not add up", "start": [20, 1], "observe": [60, 20, 60]},
         {"name": "a duration of zero", "start": [20, 1], "observe": [0]},
     ]
+
+    def refusal(
+        name: str, budgets_ms: list[float], encode_ms: list[float], refine_ms: list[float], seed: Case = NOTHING
+    ) -> Case:
+        return {"name": name, "cost": seed, "encode_ms": encode_ms, "refine_ms": refine_ms, "budgets_ms": budgets_ms}
+
+    refusals = [
+        refusal("what let nothing begin is doubted", [100], [20, 20, 80, 90], [40, 40, 160, 180]),
+        refusal("again and again", [100] * 6, [20, 20, 80, 90], [40, 40, 160, 180]),
+        refusal("but never below what a step once took", [100] * 40, [20, 24, 80, 90], [50, 40, 160, 180]),
+        refusal("nor where even that does not fit", [59, 10, 0], [20, 20, 80, 90], [40, 40, 160, 180]),
+        refusal("it fits when it is as long", [60], [20, 20, 80, 90], [40, 40, 160, 180]),
+        refusal(
+            "a seed that nothing was measured of has no least",
+            [100] * 3,
+            [],
+            [],
+            {"encode": [900, 9], "refine": [2000, 30]},
+        ),
+        refusal("what knows nothing stays so", [0], [], []),
+    ]
     means = [
         {"name": "alike", "one": 0.5, "other": 0.5, "difference": 0.0},
         {"name": "one is better", "one": 0.6, "other": 0.5, "difference": 1e-4},
@@ -275,7 +296,7 @@ def controller() -> dict[str, list[Case]]:
         {"name": "a third joins", "one": 0.52, "count": 2, "other": 0.5, "difference": 0.001},
         {"name": "a fourth joins, far apart", "one": 0.53, "count": 3, "other": 0.45, "difference": 0.1},
     ]
-    return {"estimates": estimates, "means": means, "cases": cases}
+    return {"estimates": estimates, "means": means, "refusals": refusals, "cases": cases}
 
 
 TREE = {"weather": ["rain", "snow", "haze"], "exposure": ["low_light", "noise"], "detail": ["blur", "jpeg"]}

@@ -47,6 +47,18 @@ def play_estimate(case: Case) -> Case:
     return {"mean": estimate.mean, "deviation": estimate.deviation, "upper": estimate.upper}
 
 
+def play_refusal(case: Case) -> Case:
+    """Durations of both methods, then budgets in which nothing could begin."""
+    cost = CostModel(Estimate(*case["cost"]["encode"]), Estimate(*case["cost"]["refine"]))
+    for ms in case["encode_ms"]:
+        cost = cost.encoded(ms)
+    for ms in case["refine_ms"]:
+        cost = cost.refined(ms)
+    for budget_ms in case["budgets_ms"]:
+        cost = cost.refused(budget_ms)
+    return {name: [part.mean, part.deviation] for name, part in (("encode", cost.encode), ("refine", cost.refine))}
+
+
 def play_mean(case: Case) -> Case:
     """Predicted quality when a restoration joins a mean."""
     return {"quality": quality_of_mean(case["one"], case.get("count", 1), case["other"], case["difference"])}
@@ -137,6 +149,7 @@ def play_plan(case: Case) -> Case:
 PLAYERS = {
     ("controller", "estimates"): play_estimate,
     ("controller", "means"): play_mean,
+    ("controller", "refusals"): play_refusal,
     ("controller", "cases"): play_controller,
     ("routing", "cases"): play_routing,
     ("tiles", "plans"): play_plan,

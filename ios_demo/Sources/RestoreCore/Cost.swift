@@ -7,10 +7,14 @@ public struct Estimate: Equatable, Sendable {
   static let deviations = 3.0
   static let leastDeviation = 0.03
   static let firstDeviation = 0.1
+  /// By how much an estimate that let nothing begin shrinks.
+  static let doubt = 0.9
 
   public private(set) var mean: Double
   public private(set) var deviation: Double
   private var outlier: Double?
+  /// The shortest duration, 0 before any.
+  public private(set) var least = 0.0
 
   public init(mean: Double = 0, deviation: Double = 0) {
     self.mean = mean
@@ -25,8 +29,10 @@ public struct Estimate: Equatable, Sendable {
 
   /// One more duration.
   public mutating func observe(_ value: Double) {
+    least = least == 0 ? value : min(least, value)
     guard mean != 0 else {
-      self = Estimate(mean: value, deviation: Self.firstDeviation * value)
+      mean = value
+      deviation = Self.firstDeviation * value
       return
     }
     var error = value - mean
@@ -35,7 +41,8 @@ public struct Estimate: Equatable, Sendable {
     if abs(error) > margin {
       if let before, (before > mean) == (error > 0) {
         let pace = (value + before) / 2
-        self = Estimate(mean: pace, deviation: max(abs(value - before) / 2, Self.firstDeviation * pace))
+        mean = pace
+        deviation = max(abs(value - before) / 2, Self.firstDeviation * pace)
         return
       }
       outlier = value
@@ -43,6 +50,13 @@ public struct Estimate: Equatable, Sendable {
     }
     mean += Self.weight * error
     deviation += Self.weight * (abs(error) - deviation)
+  }
+
+  /// It let nothing begin, and so could not be corrected: it may be of a pace that is over.
+  mutating func doubt() {
+    mean = max(least, Self.doubt * mean)
+    deviation *= Self.doubt
+    outlier = nil
   }
 }
 
@@ -54,5 +68,12 @@ public struct CostModel: Equatable, Sendable {
   public init(encode: Estimate = Estimate(), refine: Estimate = Estimate()) {
     self.encode = encode
     self.refine = refine
+  }
+
+  /// No step could begin within a budget; doubted where both methods once took no longer together.
+  mutating func refused(budgetMs: Double) {
+    guard budgetMs >= encode.least + refine.least else { return }
+    encode.doubt()
+    refine.doubt()
   }
 }

@@ -24,6 +24,9 @@ actor Engine {
   /// A call ended, whoever asked for it and whether he still waits.
   func took(_ method: WritableKeyPath<CostModel, Estimate> & Sendable, _ ms: Double) { cost[keyPath: method].observe(ms) }
 
+  /// A restoration ended by its budget before its first step.
+  func refused(budgetMs: Double) { cost.refused(budgetMs: budgetMs) }
+
   /// The result of a call of the program, after those that others asked for. Throws `Late` at `deadline`.
   nonisolated func call<Value: Sendable>(
     _ method: WritableKeyPath<CostModel, Estimate> & Sendable, deadline: ContinuousClock.Instant? = nil,

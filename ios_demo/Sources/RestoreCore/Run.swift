@@ -38,6 +38,8 @@ actor Run {
   private var planes: (tile: Int, planes: Planes)?
   private var seen: [Int: Seen] = [:]
   private var trace: [Event] = []
+  /// Any step was.
+  private var tried = false
   private var shown: [Pixels]
 
   init(
@@ -71,7 +73,11 @@ actor Run {
     while true {
       do {
         switch controller.choose(elapsedMs: elapsed) {
-        case .stop: return nil
+        case .stop:
+          if let budget = controller.policy.budgetMs, controller.reason == .budget, !tried {
+            await engine.refused(budgetMs: budget)
+          }
+          return nil
         case .look(let index): try await takeALook(index)
         case .encode(let index): try await encode(index)
         case .mirror(let index): try await mirror(index)
@@ -105,6 +111,7 @@ actor Run {
     _ index: Int, _ method: WritableKeyPath<CostModel, Estimate> & Sendable,
     _ work: @escaping @Sendable (any Session) async throws -> Value
   ) async throws -> Value {
+    tried = true
     var deadline: ContinuousClock.Instant?
     if let budget = controller.policy.budgetMs, controller.tiles[index].iteration >= controller.policy.minIterations {
       deadline = began.advanced(by: .milliseconds(max(0, budget - Self.reserveMs)))

@@ -38,6 +38,7 @@ struct ConformanceTests {
 
   static let estimates = cases("controller", "estimates")
   static let means = cases("controller", "means")
+  static let refusals = cases("controller", "refusals")
   static let controllers = cases("controller", "cases") + cases("tiles", "orders")
   static let routings = cases("routing", "cases")
   static let plans = cases("tiles", "plans")
@@ -61,6 +62,21 @@ struct ConformanceTests {
       try number("one"), count: given.json["count"]?.asInt ?? 1, joinedBy: try number("other"),
       difference: try number("difference"))
     expect(given, .object([("quality", .number(quality))]))
+  }
+
+  @Test(arguments: refusals)
+  func refusal(_ given: Case) throws {
+    func numbers(_ json: JSON?) throws -> [Double] { try #require(json?.asDoubles) }
+    func seed(_ method: String) throws -> Estimate {
+      let start = try numbers(given.json["cost"]?[method])
+      return Estimate(mean: start[0], deviation: start[1])
+    }
+    var cost = CostModel(encode: try seed("encode"), refine: try seed("refine"))
+    for ms in try numbers(given.json["encode_ms"]) { cost.encode.observe(ms) }
+    for ms in try numbers(given.json["refine_ms"]) { cost.refine.observe(ms) }
+    for budget in try numbers(given.json["budgets_ms"]) { cost.refused(budgetMs: budget) }
+    func told(_ part: Estimate) -> JSON { .array([.number(part.mean), .number(part.deviation)]) }
+    expect(given, .object([("encode", told(cost.encode)), ("refine", told(cost.refine))]))
   }
 
   @Test(arguments: controllers)

@@ -41,6 +41,11 @@ internal class Engine(
         cost = cost.refined(ms)
     }
 
+    /** A restoration ended by its budget before its first step. */
+    fun refused(budgetMs: Double) {
+        cost = cost.refused(budgetMs)
+    }
+
     /** @param view of the picture, as [packTile] takes it */
     fun encode(pixels: Pixels, view: Int = 0): Encoded {
         pack(pixels, view)

@@ -38,6 +38,9 @@ internal class Run(
     private val trace = mutableListOf<Event>()
     private val rounds = Rounds(plan.areas)
 
+    /** Any step was. */
+    private var tried = false
+
     @Volatile
     private var isCancelled = false
 
@@ -56,7 +59,11 @@ internal class Run(
                     is Action.Mirror -> mirror(action.tile)
                     is Action.Recall -> recall(action.tile)
                     is Action.Refine -> return refine(action.tile)
-                    Action.Stop -> return null
+                    Action.Stop -> {
+                        val budget = controller.policy.budgetMs
+                        if (budget != null && controller.reason == Stop.BUDGET && !tried) engine.refused(budget)
+                        return null
+                    }
                 }
             } catch (_: Late) {
                 controller.late()
@@ -88,6 +95,7 @@ internal class Run(
 
     // A call of the program; its milliseconds, waiting for others included, are [elapsed]'s difference.
     private suspend fun <T : Any> call(index: Int, took: (Double) -> Unit, work: () -> T): T {
+        tried = true
         val budget = controller.policy.budgetMs
         val forced = controller.tiles[index].iteration < controller.policy.minIterations
         val timeout = if (budget == null || forced) null else maxOf(0.0, budget - elapsed() - RESERVE_MS)

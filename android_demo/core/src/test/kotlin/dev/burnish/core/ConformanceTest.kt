@@ -25,6 +25,7 @@ class ConformanceTest(
         val given = when (section) {
             "controller.estimates" -> playEstimate(case)
             "controller.means" -> playMean(case)
+            "controller.refusals" -> playRefusal(case)
             "controller.cases", "tiles.orders" -> playController(case)
             "routing.cases" -> playRouting(case)
             "tiles.plans" -> playPlan(case)
@@ -91,6 +92,17 @@ private fun playEstimate(case: JsonObject): Map<String, Any> {
     val (mean, deviation) = case["start"].numbers()
     val last = case["observe"].numbers().fold(Estimate(mean, deviation)) { estimate, value -> estimate.observe(value) }
     return mapOf("mean" to last.mean, "deviation" to last.deviation, "upper" to last.upper)
+}
+
+private fun playRefusal(case: JsonObject): Map<String, Any> {
+    val seed = case.getAsJsonObject("cost")
+    fun seeded(method: String) = seed[method].numbers().let { (mean, deviation) -> Estimate(mean, deviation) }
+    var cost = CostModel(seeded("encode"), seeded("refine"))
+    for (ms in case["encode_ms"].numbers()) cost = cost.encoded(ms)
+    for (ms in case["refine_ms"].numbers()) cost = cost.refined(ms)
+    for (budget in case["budgets_ms"].numbers()) cost = cost.refused(budget)
+    fun told(part: Estimate) = listOf(part.mean, part.deviation)
+    return mapOf("encode" to told(cost.encode), "refine" to told(cost.refine))
 }
 
 private fun playMean(case: JsonObject): Map<String, Any> {

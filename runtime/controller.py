@@ -314,7 +314,7 @@ class Controller:
 
     def _place(self, index: int) -> None:
         """What is smallest goes first: early iterations in rounds, of the first round what is to be surveyed, then what was
-        assessed; then by expected gain, fewest iterations, index.
+        assessed, by expected gain; then all by expected gain, fewest iterations, index.
         """
         tile = self.tiles[index]
         later = tile.iteration >= max(1, self.policy.min_iterations)
@@ -323,7 +323,7 @@ class Controller:
         elif tile.quality is None:
             urgency = -2.0 if index in self._surveyed else 0.0
         else:
-            urgency = -1.0 if tile.iteration == 0 else 0.0
+            urgency = -1.0 - tile.gain if tile.iteration == 0 else 0.0
         self._open[index] = rank = (later, urgency, tile.iteration, index)
         heapq.heappush(self._order, rank)
 

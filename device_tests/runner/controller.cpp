@@ -177,7 +177,7 @@ Controller::Rank Controller::rank(std::size_t index) const {
   } else if (!tile.quality) {
     urgency = surveyed_.count(index) > 0 ? -2.0 : 0.0;
   } else if (tile.iteration == 0) {
-    urgency = -1.0;
+    urgency = -1.0 - tile.gain;
   }
   return {later, urgency, tile.iteration, index};
 }

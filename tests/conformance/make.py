@@ -512,6 +512,13 @@ def tiles() -> dict[str, list[Case]]:
         order("no time for the look", {"budget_ms": 40}, mixed, **looking),
         order("the look of a third round has to fit", {"budget_ms": 230}, alike, **looking),
         order("a survey comes before the first refine", {"max_iterations": 2}, mixed, **surveying),
+        order(
+            "after a survey what promises most goes first",
+            {"max_iterations": 1},
+            [*alike[:2], *mixed[::2]],
+            areas=[0.1, 0.4, 0.3, 0.2],
+            **surveying,
+        ),
         order("a survey of what can be kept", {"max_iterations": 1}, five, areas=fifth, keep=3, **surveying),
         order("no survey with room for one", {"max_iterations": 2}, mixed, keep=1, **surveying),
         order("no survey where all do not fit", {"budget_ms": 100}, mixed, **surveying),

@@ -240,7 +240,7 @@ public struct Controller: Sendable {
   private func rank(_ index: Int) -> (Int, Double, Int, Int) {
     let tile = tiles[index]
     if tile.iteration >= max(1, policy.minIterations) { return (1, -tile.gain, tile.iteration, index) }
-    let urgency = tile.quality == nil ? (surveyed.contains(index) ? -2.0 : 0) : (tile.iteration == 0 ? -1 : 0)
+    let urgency = tile.quality == nil ? (surveyed.contains(index) ? -2.0 : 0) : (tile.iteration == 0 ? -1 - tile.gain : 0)
     return (0, urgency, tile.iteration, index)
   }
 

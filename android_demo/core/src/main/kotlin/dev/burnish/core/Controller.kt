@@ -111,7 +111,7 @@ class Controller(
     private var surveyed = emptySet<Int>()
     private val open: MutableSet<Int> = if (policy.maxIterations == 0) mutableSetOf() else tiles.indices.toMutableSet()
 
-    // Early iterations in rounds, of the first round what is to be surveyed, then what was assessed; then by expected gain,
+    // Early iterations in rounds, of the first round what is to be surveyed, then what was assessed, by expected gain; then all by it,
     // fewest iterations, index.
     private val order = compareBy<Int> { isLater(it) }
         .thenBy { urgency(it) }
@@ -287,7 +287,7 @@ class Controller(
         return when {
             isLater(index) -> -tile.gain
             tile.quality == null -> if (index in surveyed) -2.0 else 0.0
-            else -> if (tile.iteration == 0) -1.0 else 0.0
+            else -> if (tile.iteration == 0) -1.0 - tile.gain else 0.0
         }
     }
 

@@ -48,10 +48,16 @@ def _peak(image: ImageFile.ImageFile) -> int:
 
 
 def decode(image: ImageFile.ImageFile, file: BinaryIO) -> Pixels | None:
-    """uint16 H×W×C, upright, of a picture of 16-bit colour; None for every other. Raises InputError where Pillow cannot."""
+    """uint16 H×W×C, upright, of a picture of 16-bit colour, H×W of 12-bit grey; None of every other.
+
+    Raises InputError where Pillow cannot.
+    """
     if image.format == "PPM" and image.mode == "RGB" and image.tile[0][0] == "ppm" and _peak(image) > 255:
         return _decode_ppm(image, file)
     packing = _packing(image, file)
+    if packing == "I;12":  # which Pillow leaves as it is
+        values = np.asarray(ImageOps.exif_transpose(image)).astype(np.uint32)
+        return ((values * 65535 + 2047) // 4095).astype(np.uint16)
     return None if packing is None else with_clear(_decode_packed(image, file, packing), image)
 
 
@@ -65,14 +71,14 @@ def _decode_ppm(image: ImageFile.ImageFile, file: BinaryIO) -> Pixels:
 
 
 def _packing(image: ImageFile.ImageFile, file: BinaryIO) -> str | None:
-    """How 16-bit colour lies in a PNG or TIFF, in Pillow's words: "RGB;16B" and the like. None for everything else."""
+    """How 16-bit colour, or 12-bit grey, lies in a PNG or TIFF, in Pillow's words ("RGB;16B"). None for everything else."""
     decoder, _, _, arguments = image.tile[0] if image.tile else ("", None, 0, None)
     if _tag(image, 284, 1) == 2:  # PlanarConfiguration: every colour in a plane of its own
         if decoder == "raw" and is_deep(image, file):  # Pillow takes each for 8 bits
             raise InputError("the picture has 16-bit colours in separate planes; expected them interleaved, save it so")
         return None
     name = str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
-    return name if re.fullmatch("(RGB|RGBX|RGBA);16[BLN]|LA;16B", name) else None
+    return name if re.fullmatch("(RGB|RGBX|RGBA);16[BLN]|LA;16B|I;12", name) else None
 
 
 def _decode_packed(image: ImageFile.ImageFile, file: BinaryIO, packing: str) -> Pixels:

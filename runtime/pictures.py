@@ -84,6 +84,8 @@ def _array(given: object) -> Pixels:
 def _rounded(values: Pixels, bits: int) -> Pixels:
     if bits not in (8, 16):
         raise InputError(f"got bits={bits}; expected 8 or 16")
+    if not np.isfinite(values).all():
+        raise InputError("got pixels that are no numbers; expected floats in [0, 1]")
     return np.rint(np.clip(values, 0, 1) * (2**bits - 1)).astype(np.uint16 if bits == 16 else np.uint8)
 
 

@@ -15,7 +15,7 @@ import png
 import pytest
 from burnish.runtime.errors import InputError
 from burnish.runtime.pictures import Picture, encode, from_array, read, to_array, write
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 from PIL.PngImagePlugin import putchunk
 
 
@@ -271,6 +271,34 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
     image = Image.fromarray(np.full((4, 4), np.nan, np.float32))
     with pytest.raises(InputError, match="no numbers"):
         read(save(image, tmp_path / "a.tiff"))
+
+
+def test_twelve_bits_of_grey_are_not_dark() -> None:
+    values = np.array([[0, 4095, 2048, 1], [100, 200, 300, 400]])
+    data = int("".join(f"{value:012b}" for value in values.ravel()), 2).to_bytes(12, "big")
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in (
+        (256, 4),
+        (257, 2),
+        (278, 2),
+        (258, 12),
+        (277, 1),
+        (259, 1),
+        (262, 1),
+        (273, 0),
+        (279, len(data)),
+    ):
+        directory[tag] = value
+    stream = io.BytesIO()
+    directory.save(stream)
+    picture = read(io.BytesIO(stream.getvalue() + data))
+    assert (picture.bits, picture.grey, picture.notes) == (16, True, ())
+    np.testing.assert_array_equal(picture.pixels[..., 0], np.rint(values * (65535 / 4095)))
+
+
+def test_floats_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(InputError, match="no numbers"):
+        Picture(np.full((4, 4, 3), np.nan, np.float32))
 
 
 def test_floats_are_rounded_once(photo: np.ndarray) -> None:

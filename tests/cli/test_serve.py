@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,7 +49,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @contextmanager
 def serving(*command: str) -> Iterator[str]:
     """The address of a server on a free port; it is interrupted in the end, and that is to be quick and quiet."""
-    server = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)
+    # Whoever runs the tests in the background has interrupts ignored, which a new process takes over.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    server = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     assert server.stderr is not None
     with server.stderr:
         said = ""

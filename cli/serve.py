@@ -35,7 +35,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..runtime import BurnishError, InputError, Picture, Restorer, Stream, Update
-from ..runtime.pictures import encode, read, to_array
+from ..runtime.pictures import encode, read, to_array, to_eight_bits
 from ..runtime.quality import quality_to_psnr
 from ..runtime.tiles import Pixels
 from .restore import REASONS, as_row
@@ -233,9 +233,8 @@ class _Shown:
 
     def jpeg(self, pixels: Pixels) -> bytes:
         """Pixels of either picture for the screen: in sRGB, which before, after and every browser have in common."""
-        planes = to_array(replace(self.before, pixels=pixels, alpha=None))
-        shallow = planes if planes.dtype.itemsize == 1 else (planes // 257).astype("uint8")
-        image = Image.fromarray(shallow.squeeze(2) if self.before.grey else shallow)
+        planes = to_eight_bits(to_array(replace(self.before, pixels=pixels, alpha=None)))
+        image = Image.fromarray(planes.squeeze(2) if self.before.grey else planes)
         if self._to_srgb is not None:
             image = self._to_srgb.apply(image)
         stream = io.BytesIO()

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..runtime.routing import LIKELY, Routing
+from ..runtime.routing import Routing
 from .data import Batch
 from .metrics import fidelity_loss, psnr, quality_of
 from .recipe import Frozen
@@ -102,7 +102,7 @@ def tokens_by_look(routing: Routing, tokens: Tensor, assessment: Tensor, told: T
     `routing.look_tokens` likely (`runtime.routing.token_source` over a batch).
     """
     asked = {2 + index: leaf for index, leaf in enumerate(routing.leaves) if leaf in routing.look_tokens}
-    least = assessment.new_tensor([routing.likely.get(leaf, LIKELY) for leaf in asked.values()])
+    least = assessment.new_tensor([routing.least_likely(leaf) for leaf in asked.values()])
     taken = (assessment[:, list(asked)] > least).any(1)
     return torch.where(taken[:, None, None], told, tokens)
 

@@ -205,6 +205,11 @@ def to_array(picture: Picture) -> Pixels:
     return planes if picture.alpha is None else np.concatenate([planes, picture.alpha[..., None]], axis=2)
 
 
+def to_eight_bits(pixels: Pixels) -> NDArray[np.uint8]:
+    """uint8 or uint16 pixels of any shape, rounded to uint8."""
+    return pixels if pixels.dtype == np.uint8 else ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
 def write(picture: Picture, path: Path) -> None:
     """Write beside `path` and rename. 16 bits stay in PNG and TIFF, alpha where a format has it. Raises InputError."""
     suffix = path.suffix.lower()
@@ -227,9 +232,7 @@ def encode(picture: Picture, suffix: str) -> bytes:
     if picture.bits == 16 and kind in ("PNG", "TIFF"):
         deep = deep_color.encode_png if kind == "PNG" else deep_color.encode_tiff
         return deep(to_array(picture), picture.icc_profile)
-    pixels = to_array(picture)
-    if picture.bits == 16:
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    pixels = to_eight_bits(to_array(picture))
     image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
     options: dict[str, Any] = {}
     if kind == "JPEG":

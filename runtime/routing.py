@@ -99,6 +99,10 @@ class Routing(BaseModel):
         """Parents, then leaves: the order of the stacked ranks."""
         return (*self.tree, *self.leaves)
 
+    def least_likely(self, leaf: str) -> float:
+        """Logit above which a look is believed of a leaf."""
+        return self.likely.get(leaf, LIKELY)
+
 
 def sigmoid(x: float) -> float:
     """Logistic function, without overflow; 0 for NaN: what a broken assessment says is not believed."""
@@ -132,7 +136,7 @@ def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequ
     def agreed(leaf: str, at_first: float, of_look: float, of_tile: float) -> float:
         if leaf not in routing.whole or math.isnan(of_look):
             return of_tile
-        likely = of_look > routing.likely.get(leaf, LIKELY)
+        likely = of_look > routing.least_likely(leaf)
         if leaf not in routing.uneven or math.isnan(of_tile):
             return of_look if likely and not at_first <= 0 else -math.inf
         if likely:
@@ -149,7 +153,7 @@ def token_source(routing: Routing, look: Sequence[float]) -> TokenSource:
     """
 
     told = dict(zip(routing.leaves, look, strict=True))
-    if any(told[leaf] > routing.likely.get(leaf, LIKELY) for leaf in routing.leaves if leaf in routing.look_tokens):
+    if any(told[leaf] > routing.least_likely(leaf) for leaf in routing.leaves if leaf in routing.look_tokens):
         return TokenSource.LOOK
     likelier = any(told[leaf] > 0 for leaf in routing.leaves if leaf in routing.mean_tokens)
     return TokenSource.MEAN if likelier else TokenSource.OWN

@@ -79,7 +79,8 @@ class Engine:
             raise BundleError(f"{self.program} names {told} degradations, {MANIFEST} {known}; export the bundle again")
         return encoded
 
-    # Both are called by the worker's thread alone, so that no observation is lost; but for a refusal beside one.
+    # Both are called by the worker's thread alone, so that no observation is lost to another; a refusal, told by whoever was
+    # refused, may cost one, and the next makes up for it.
     def encode_took(self, ms: float) -> None:
         """An encode ended, whoever asked for it and whether he still waits."""
         self.cost = self.cost.encoded(ms)

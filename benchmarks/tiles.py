@@ -8,10 +8,11 @@ defocus, nothing). Quality-guided tiles against as many iterations of every tile
 after which they reach what n iterations of every tile reach. Time is counted in the steps that ran, an encode and a refine at
 what each takes here, so that a busy machine favours neither.
 
-borders: haze and low light, tiled by the runtime against the whole frame through the full-precision student (needs torch). PSNR
-of both, by how much the tiled one is better in the median picture and the middle half of them, and what a border adds: the
-difference of 8-pixel bands on both sides of where a tile begins or ends, averaged over 64 pixels along it, in the difference
-between the two results; and the same at lines where there is no border.
+borders: haze and low light, tiled by the runtime against the whole frame through the full-precision student (needs torch).
+PSNR of both; by how much the tiled one is better: on the mean, with its standard error, in the median picture, and in the
+middle half of the pictures; and what a border adds: the difference of 8-pixel bands on both sides of where a tile begins or
+ends, averaged over 64 pixels along it, in the difference between the two results; and the same at lines where there is no
+border.
 """
 
 from __future__ import annotations
@@ -135,9 +136,8 @@ def borders(folder: Path, side: int) -> None:
         restored, _ = student.refine(current, encoded, encoded, weights)
         return np.clip(restored[0].numpy().transpose(1, 2, 0), 0, 1)
 
-    print(
-        f"{'':<22}{'tiled dB':>10}{'whole dB':>10}{'apart, median (quarters)':>28}{'border':>9}{'elsewhere':>11}   (of 255)"
-    )
+    apart, border = f"{'apart':>16}{'median (quarters)':>28}", f"{'border':>9}{'elsewhere':>11}"
+    print(f"{'':<16}{'tiled dB':>10}{'whole dB':>10}{apart}{border}   (of 255)")
     for kind in ({"haze": 0.5}, {"haze": 0.8}, {"low_light": 0.5}, {"low_light": 0.8}):
         rows = []
         for index, clean in enumerate(squares(folder, side)):
@@ -149,12 +149,12 @@ def borders(folder: Path, side: int) -> None:
             rows.append((psnr(tiled, clean), psnr(whole, clean), *steps(tiled - whole, plan)))
         name = " ".join(f"{k} {v}" for k, v in kind.items())
         mean = np.mean(rows, axis=0)
-        low, middle, high = np.percentile([tiled - whole for tiled, whole, *_ in rows], (25, 50, 75))
-        apart = f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
-        print(
-            f"{name:<22}{mean[0]:>10.2f}{mean[1]:>10.2f}{apart:>28}{mean[2] * 255:>9.2f}{mean[3] * 255:>11.2f}",
-            flush=True,
-        )
+        differences = np.array([tiled - whole for tiled, whole, *_ in rows])
+        low, middle, high = np.percentile(differences, (25, 50, 75))
+        apart = f"{differences.mean():+.2f} ± {differences.std(ddof=1) / len(rows) ** 0.5:.2f}"
+        quarters = f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
+        border = f"{mean[2] * 255:>9.2f}{mean[3] * 255:>11.2f}"
+        print(f"{name:<16}{mean[0]:>10.2f}{mean[1]:>10.2f}{apart:>16}{quarters:>28}{border}", flush=True)
 
 
 def squares(folder: Path, side: int) -> Iterator[Array]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from rich.console import Console
 
 from ..runtime.errors import BurnishError, InputError
-from .quiet import libraries_silenced
+from .quiet import libraries_silenced, silence_advice
 from .report import compare_command, report_command, reports_of
 from .restore import restore_file
 from .stages import export_command, quantize_command, validate_command
@@ -23,6 +22,7 @@ app.add_typer(teacher_app, name="teacher")
 console = Console(stderr=True)
 
 _A_BUNDLE = "a bundle's folder, or the size of an embedded one: nano, small; small without"
+_A_STUDENT = "student.safetensors, or the size of an embedded one: nano, small"
 BundleOption = Annotated[Path | None, typer.Option(help=_A_BUNDLE)]
 BundleArgument = Annotated[Path | None, typer.Argument(help=_A_BUNDLE)]
 
@@ -99,7 +99,7 @@ def distill(
 
 @app.command()
 def quantize(
-    student: Annotated[Path, typer.Argument(help="student.safetensors")],
+    student: Annotated[Path, typer.Argument(help=_A_STUDENT)],
     out: Annotated[Path, typer.Argument(help="folder for the quantised graphs")],
     calibration: Annotated[Path, typer.Option(help="folder of photographs to calibrate on")],
     tile: Annotated[int, typer.Option(help="side of a tile in pixels, a multiple of 16")] = 272,
@@ -120,9 +120,7 @@ def quantize(
 
 @app.command()
 def export(
-    student: Annotated[
-        str, typer.Argument(help="student.safetensors; with --check also a size or package.module:factory")
-    ],
+    student: Annotated[str, typer.Argument(help=f"{_A_STUDENT}; with --check any size, or package.module:factory")],
     out: Annotated[Path | None, typer.Argument(help="the bundle's folder")] = None,
     calibration: Annotated[Path | None, typer.Option(help="folder of photographs to compare programs on")] = None,
     quantized: Annotated[Path | None, typer.Option(help="folder `burnish quantize` wrote, for int8 programs")] = None,
@@ -150,8 +148,12 @@ def export(
         if not passed:
             raise typer.Exit(1)
         return
-    if out is None or calibration is None:
+    if target or as_json or max_partitions > 1:
+        raise InputError("--target, --max-partitions and --json are of --check; what to write --program says")
+    if out is None:
         raise InputError("nothing to write to; give the bundle's folder and --calibration PHOTOS, or --check")
+    if calibration is None:
+        raise InputError("no photographs to compare programs on; give --calibration PHOTOS")
     path = Path(student)
     command = f"burnish export {path.name}"
     export_command(path, out, calibration, quantized, program, tile, experts or [], command, console)
@@ -290,7 +292,8 @@ def report(
         Path | None, typer.Option(help="folder that validate and profile wrote to; BUNDLE/reports without")
     ] = None,
     compare: Annotated[
-        tuple[Path, Path] | None, typer.Option(help="two bundles, before and after, or folders of their reports")
+        tuple[Path, Path] | None,
+        typer.Option(help="two bundles or sizes, before and after, or folders of their reports"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -379,12 +382,12 @@ def _print(result: dict[str, Any], as_json: bool, text: str) -> None:
 
 def run() -> None:
     """Entry point: errors become one line and an exit status."""
-    # What Pillow thinks of a file's metadata: the picture is read or refused all the same.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    silence_advice()
     try:
         app()
     except BurnishError as error:
-        _fail(str(error), error.exit_status)
+        # A worker process of torch's loader puts its traceback before an error's own words.
+        _fail(str(error).rpartition(f"{type(error).__name__}: ")[2], error.exit_status)
     except MemoryError:
         _fail("out of memory; use smaller pictures, fewer --jobs or a smaller batch", InputError.exit_status)
     except OSError as error:

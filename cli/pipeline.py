@@ -18,6 +18,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from ..device_tests.pairs import find_pairs
+from ..device_tests.protocol import load_protocol
+from ..distill.data import list_pictures
+from ..distill.weights import load_teacher
 from ..runtime.errors import DeviceError, GateFailed, InputError
 from ..runtime.files import replace
 from ..runtime.pictures import Picture, read, write
@@ -65,17 +69,19 @@ class _Run:
         return key
 
     def check(self) -> None:
-        """Raises InputError for photographs that are not there: hours of training may lie before the stage that reads them."""
-        recipe = self.recipe
+        """Raises InputError for what cannot be read: hours of training may lie before the stage that reads it."""
+        recipe, validate = self.recipe, self.recipe.validate_on
         if recipe.calibration is None:
             raise InputError(f"{self.path} has no calibration; expected a folder of photographs")
-        for folder in (recipe.calibration, *(part.photos for part in (recipe.distill, recipe.validate_on) if part)):
-            if not resolve(self.path, folder).is_dir():
-                raise InputError(f"{resolve(self.path, folder)} is not a folder; check the paths in the recipe")
-        if recipe.restore is not None and not resolve(self.path, recipe.restore.photo).is_file():
-            raise InputError(
-                f"{resolve(self.path, recipe.restore.photo)} is not a file; check restore.photo in the recipe"
-            )
+        for folder in (recipe.calibration, *([recipe.distill.photos] if recipe.distill else [])):
+            list_pictures(resolve(self.path, folder))
+        if validate is not None:
+            find_pairs(resolve(self.path, validate.photos), validate.conditions, validate.pictures, load_protocol())
+            teacher = teacher_path(validate.teacher, self.path)
+            if teacher is not None:
+                load_teacher(teacher)
+        if recipe.restore is not None:
+            read(resolve(self.path, recipe.restore.photo))
 
     def distill(self) -> Path:
         section = self.recipe.distill

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Generator
+
+
+def silence_advice() -> None:
+    """What libraries advise their callers' authors, in the whole process; errors are heard.
+
+    torchao looks for kernels of other machines and says of each that it does not load.
+    """
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    # What Pillow thinks of a file's metadata: the picture is read or refused all the same.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @contextlib.contextmanager

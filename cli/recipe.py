@@ -13,6 +13,7 @@ from ..device_tests.devices import kind_of
 from ..device_tests.gate import Gate
 from ..distill.data import Mixture
 from ..distill.degradations import KINDS
+from ..distill.detection import Detection
 from ..distill.distillation import Weights
 from ..distill.recipe import Frozen, Schedule
 from ..distill.student import SIZES
@@ -90,11 +91,15 @@ class DistillSection(Frozen):
     mixture: Mixture = Mixture()
     schedule: Schedule = Schedule()
     weights: Weights = Weights()
+    detection: Detection | None = Field(
+        default=None, description="leaves whose logits are fitted again at the size of use, once the student is trained"
+    )
 
     @model_validator(mode="after")
     def _leaves_the_rest_alone(self) -> DistillSection:
-        if self.expert is not None and self.model != "student":
-            raise ValueError(f"`expert` is of students; leave it out to train {self.model}")
+        for name in ("expert", "detection"):
+            if getattr(self, name) is not None and self.model != "student":
+                raise ValueError(f"`{name}` is of students; leave it out to train {self.model}")
         if self.expert is not None and (self.schedule.muon or self.schedule.weight_decay):
             raise ValueError(
                 "`expert` needs muon: false and weight_decay: 0 in `schedule`, which would move the other experts"
@@ -162,10 +167,16 @@ def read_recipe(path: Path) -> Recipe:
     if not path.is_file():
         raise InputError(f"{path} is not a file; expected a recipe such as recipes/demo.yaml")
     try:
-        content: Any = yaml.safe_load(path.read_text())
+        content: Any = yaml.safe_load(path.read_text("utf-8"))
+    except yaml.MarkedYAMLError as error:
+        where = error.problem_mark and f", line {error.problem_mark.line + 1},"
+        raise InputError(f"{path}{where or ''} is not valid YAML: {error.problem}; see docs/recipes.md") from None
+    except (yaml.YAMLError, ValueError) as error:  # no text, or a date that is none
+        raise InputError(f"{path} is not valid YAML: {str(error).splitlines()[0]}; see docs/recipes.md") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} has no sections; expected a recipe such as recipes/demo.yaml")
+    try:
         return Recipe.model_validate(content)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..runtime.bundle import MANIFEST, is_embedded, locate
+from ..runtime.bundle import MANIFEST, Bundle, is_embedded, locate
 from ..runtime.errors import InputError
 
 REPORTS = "reports"
@@ -29,6 +29,8 @@ def report_command(bundle: Path | None, reports: Path | None) -> dict[str, Any]:
     from ..device_tests.report import PAGE, TEXT, write_report
 
     folder = reports or reports_of(bundle)
+    if reports is None and not folder.is_dir():
+        Bundle.open(bundle)  # which says so where there is none
     contents = known_of(locate(bundle), folder)
     write_report(contents, folder)
     return {
@@ -45,10 +47,11 @@ def compare_command(before: Path, after: Path) -> tuple[dict[str, Any], bool]:
     from ..device_tests.compare import compare, describe
     from ..device_tests.contents import known_of
 
-    for place in (before, after):
+    places = (locate(before), locate(after))
+    for place in places:
         if not place.is_dir():
             raise InputError(f"{place} is not a folder; expected a bundle, or a folder of its reports")
-    one, other = (known_of(p, p / REPORTS if (p / MANIFEST).is_file() else p) for p in (before, after))
+    one, other = (known_of(p, reports_of(p) if (p / MANIFEST).is_file() else p) for p in places)
     comparison = compare(one, other)
     rows = [row._asdict() for row in comparison.differences]
     result = {"before": str(before), "after": str(after), "differences": rows, "missing": list(comparison.missing)}

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from ..runtime import InputError, Restoration, Restorer, Step
-from ..runtime.files import replace
+from ..runtime.files import check_folder, replace
 from ..runtime.pictures import check_suffix, read, write
 from ..runtime.quality import quality_to_psnr
 from .progress import counting
@@ -60,8 +60,8 @@ def restore_file(
     check_suffix(out)
     if out.exists() and out.samefile(source):
         raise InputError(f"{out} is the picture to restore, which would be lost; name another file for the result")
-    if trace is not None and trace.exists() and not trace.is_dir():
-        raise InputError(f"{trace} is not a folder; expected one to write the trace into, or a new name")
+    if trace is not None:
+        check_folder(trace)
     warm_up = budget_ms is not None
     with libraries_silenced():
         restorer = Restorer.load(bundle, backend=backend, program=program, experts=experts, warm_up=warm_up)

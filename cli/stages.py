@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ..runtime.bundle import MANIFEST, locate
 from ..runtime.errors import InputError
+from ..runtime.files import check_replaceable
 from .progress import counting
 
 if TYPE_CHECKING:
@@ -37,7 +39,18 @@ def quantize_command(
         raise InputError(f"unknown target {unknown[0]!r}; expected some of {', '.join(TARGET_NAMES)}")
     given = {"targets": targets, "pictures": pictures, "training_minutes": train_minutes}
     config = QuantizeConfig.model_validate({name: value for name, value in given.items() if value is not None})
-    quantize_stage(student, calibration, tile, out, config, console, max_drop_db, explain)
+    lost = [name for name in TARGET_NAMES if name not in config.targets and (out / name).is_dir()]
+    if lost:
+        raise InputError(
+            f"{out} also holds graphs for {' and '.join(lost)}, which would be lost; give another folder, or all targets"
+        )
+    quantize_stage(find_student(student), calibration, tile, out, config, console, max_drop_db, explain)
+
+
+def find_student(student: Path) -> Path:
+    """A student's file, or that of the embedded bundle which `locate` finds by a size."""
+    place = locate(student)
+    return student if place == student else place / "student.safetensors"
 
 
 def check_tile(tile: int) -> None:
@@ -59,8 +72,10 @@ def quantize_stage(
     """Quantise with a status line."""
     from ..distill.data import list_pictures
     from ..distill.weights import read_student
+    from ..quantize.record import MARKER
 
     check_tile(tile)
+    check_replaceable(out, MARKER)
     trained = read_student(student)
     list_pictures(photos)
     # Imported once the input is known to be good: executorch's libraries talk on stderr while they load.
@@ -94,9 +109,11 @@ def export_command(
     from ..distill.data import list_pictures
     from ..distill.weights import read_student
     from ..export.targets import select
+    from ..quantize.record import read_record
 
     check_tile(tile)
-    trained = read_student(student)
+    check_replaceable(out, MANIFEST)
+    trained = read_student(find_student(student))
     targets = select(programs)
     list_pictures(calibration)
     if quantized is None:
@@ -104,6 +121,11 @@ def export_command(
             raise InputError("an int8 program was asked for without --quantized; run `burnish quantize` first")
         targets = [t for t in targets if not t.quantized]
     else:
+        made_for = read_record(quantized).tile
+        if made_for != tile:
+            raise InputError(
+                f"{quantized} was quantised for tiles of {made_for}, not {tile}; give --tile {made_for}, or quantise again"
+            )
         without = [t for t in targets if t.quantizer is not None and not (quantized / t.quantizer).is_dir()]
         if programs and without:
             raise InputError(f"{quantized} has no {without[0].quantizer} graphs, of which {without[0].name} is made")

@@ -99,11 +99,12 @@ def run(
 ) -> None:
     """Restore a picture; what it writes is what the `folder` teacher reads."""
     from ..distill.data import to_tensor
-    from ..runtime.files import replace
+    from ..runtime.files import check_folder, replace
     from ..runtime.pictures import Picture, read, write
     from ..runtime.tree import LEAVES
 
     degraded = read(picture)
+    check_folder(out)
     teacher = _load(name, weights, base, settings)
     trajectory = teacher.restore(to_tensor(degraded.rgb)[None], rounds)
     out.mkdir(parents=True, exist_ok=True)
@@ -142,10 +143,13 @@ def cache(
     from ..distill.teachers.cache import Manifest, Producer, TeacherProducer, begin_cache, digest, launch, write_cache
     from ..distill.teachers.folder import CARD, NAME, FolderTrajectories
     from ..distill.teachers.protocol import origin
+    from ..distill.teachers.registry import TEACHERS
     from .training import warn_of_licences
 
     if patch % 16:
         raise InputError(f"patch is {patch}; expected a multiple of 16")
+    if name not in (NAME, *TEACHERS):
+        raise InputError(f"unknown teacher {name!r}; expected one of {', '.join((*TEACHERS, NAME))}")
     source = Photographs(data, Mixture(), patch, seed)
     folder = FolderTrajectories(data, patch, seed) if name == NAME else None
     teacher = None if folder else _load(name, weights, base, settings)

@@ -15,17 +15,19 @@ from ..runtime.errors import InputError
 from ..runtime.files import replace
 from ..runtime.quality import PSNR_AT_ONE, PSNR_AT_ZERO
 from ..runtime.routing import Routing
-from .progress import QUIET_SECONDS
+from .progress import QUIET_SECONDS, counting
 from .recipe import EMBEDDED_WEIGHTS, DistillSection, read_recipe, resolve
 
 if TYPE_CHECKING:
     from ..distill.data import Source
     from ..distill.recipe import Schedule
+    from ..distill.student import Student
     from ..distill.training import Objective
     from ..distill.weights import Trained
 
-# Says in a run's folder what is trained there.
+# Says in a run's folder what is trained there, once one of the others shows that anything was.
 RUN = "run.json"
+TRAINED = ("checkpoint.pt", "weights.safetensors")
 
 
 def distill_command(recipe_path: Path, out: Path, data: Path | None, minutes: float | None, console: Console) -> Path:
@@ -73,6 +75,8 @@ def train_section(
     warn_of_licences((*before.teachers, *taught_by), console)
     described = _described(section, recipe_path, photos) | {"routing": routing.model_dump(mode="json")}
     _train(objective, section.model, section.schedule, source, out, described, console)
+    if section.detection is not None:
+        _fit_detection(student, section, photos, console)
     provenance = Provenance(
         teachers=tuple(dict.fromkeys((*before.teachers, *taught_by))),
         data=tuple(dict.fromkeys((*before.data, str(section.cache or photos.name)))),
@@ -146,8 +150,13 @@ def resolved(name: str | None, recipe_path: Path) -> Path | None:
 
 
 def teacher_path(name: str | None, recipe_path: Path) -> Path | None:
-    """A teacher's weights: those that come with the package, a file beside the recipe, or none."""
-    return EMBEDDED_TEACHER if name == EMBEDDED_WEIGHTS else resolved(name, recipe_path)
+    """A teacher's weights: those that come with the package, a file beside the recipe, or none. Raises InputError."""
+    path = EMBEDDED_TEACHER if name == EMBEDDED_WEIGHTS else resolved(name, recipe_path)
+    if path is not None and not path.is_file():
+        raise InputError(
+            f"{path} is not a file; expected a teacher's weights, or `{EMBEDDED_WEIGHTS}` for the package's own"
+        )
+    return path
 
 
 def embedded_student(size: str = "small") -> Path:
@@ -173,9 +182,12 @@ def _fixed(schedule: Schedule) -> dict[str, Any]:
 
 
 def _check_folder(out: Path, described: dict[str, Any]) -> None:
-    """Raises InputError where the folder `out` holds the run of something else than described."""
+    """Raises InputError where the folder `out` holds the run of something else than described.
+
+    What failed before it trained anything leaves the folder to any other run.
+    """
     path = out / RUN
-    if not path.exists():
+    if not path.exists() or not any((out / name).exists() for name in TRAINED):
         return
     try:
         found: Any = json.loads(path.read_text())
@@ -225,6 +237,18 @@ def _train(
 
         averaged = train(objective, schedule, source, out, show)
     objective.model.load_state_dict(load_file(averaged))
+
+
+def _fit_detection(student: Student, section: DistillSection, photos: Path, console: Console) -> None:
+    """Fit leaves' logits again, with a count of the pictures seen."""
+    from ..distill.detection import fit_detection
+
+    detection = section.detection
+    assert detection is not None
+    with counting("fit", console) as show:
+        what, total = ", ".join(detection.leaves), detection.pictures
+        seed = section.schedule.seed
+        fit_detection(student.eval(), photos, section.mixture, detection, seed, lambda done: show(done, total, what))
 
 
 def _source(section: DistillSection, recipe_path: Path, photos: Path) -> Source:

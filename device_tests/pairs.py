@@ -61,7 +61,7 @@ def find_pairs(data: Path, conditions: tuple[str, ...], pictures: int | None, pr
         return _given(data, folders, conditions, pictures)
     known = {condition.name: condition for condition in protocol.conditions}
     photos = list_pictures(data)[:pictures]
-    chosen = _select(known, conditions, "the names in benchmarks/protocol.json")
+    chosen = _select(known, conditions, ", ".join(known))
     name = protocol.set_of(photos) or f"{data.name} ({len(photos)} pictures of the user's)"
     return Source(name, tuple(PairSet(condition, tuple(photos)) for condition in chosen), tuple(photos))
 

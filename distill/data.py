@@ -194,6 +194,11 @@ class Scene(NamedTuple):
     look: NDArray[np.float32]  # (3, P, P)
     severities: NDArray[np.float32]
 
+    def cut(self, side: int, rng: np.random.Generator) -> tuple[slice, slice]:
+        """Rows and columns of a tile of `side`², where the runtime could cut."""
+        top, left = (GRID * int(rng.integers((length - side) // GRID + 1)) for length in self.clean.shape[:2])
+        return slice(top, top + side), slice(left, left + side)
+
 
 class DegradedPatches(Dataset[Batch]):
     """Random crops, flipped and turned, with a random mixture of degradations.
@@ -273,16 +278,16 @@ class DegradedPatches(Dataset[Batch]):
         if number not in self._scenes:
             if len(self._scenes) == SCENES:
                 del self._scenes[min(self._scenes)]
-            self._scenes[number] = self._scene(number)
+            self._scenes[number] = self.scene(number)
         scene = self._scenes[number]
-        top, left = (GRID * int(rng.integers((side - self.patch) // GRID + 1)) for side in scene.clean.shape[:2])
-        part = slice(top, top + self.patch), slice(left, left + self.patch)
+        part = scene.cut(self.patch, rng)
         severities = torch.from_numpy(scene.severities)
         return Batch.untaught(
             to_tensor(scene.clean[part]), to_tensor(scene.degraded[part]), severities, torch.from_numpy(scene.look)
         )
 
-    def _scene(self, number: int) -> Scene:
+    def scene(self, number: int) -> Scene:
+        """A degraded picture of at most `WIDEST` patches' side, and the look at it; depends on `(seed, number)` alone."""
         rng = np.random.default_rng([self.seed, number, 1])
         pixels = self._photo(self.photos[rng.integers(len(self.photos))])
         height, width = pixels.shape[:2]

@@ -6,11 +6,10 @@ knows: those are judged as before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime.errors import InputError
@@ -18,13 +17,13 @@ from ..runtime.routing import Routing
 from .distillation import iterate
 from .metrics import psnr, quality_of
 from .pairs import Pairs
+from .regression import logistic_regression, minimise
 from .student import ENCODER_UNITS, HIDDEN, REFINER_UNITS, Head, Student, StudentConfig
 
 # A new leaf's logit where its unit is silent: a gate of 6e-6, too little to be seen even on a clean picture.
 CLOSED = -12.0
 # Pictures that heads are fitted on: with the new degradation, and of all the student knows.
 PRESENT, KNOWN = 192, 256
-DECAY = 1e-3  # of the squared weights of a leaf's regression
 # Where the gate is half open: this far from the highest score of a known picture to the LOW quantile of the new ones.
 HALFWAY, LOW = 0.4, 0.1
 # A correction of quality: weight of its squared slopes, of its height on known pictures, how far below zero it is to be there.
@@ -73,8 +72,7 @@ def fit_leaf(student: Student, leaf: str, pairs: Pairs, known: Heads) -> None:
     kept = len(present) // 3, len(known.encode) // 3
     fitted = torch.cat([present[kept[0] :], known.encode[kept[1] :]])
     labels = (torch.arange(len(fitted)) < len(present) - kept[0]).float()
-    centre, spread = fitted.mean(0), fitted.std(0) + 1e-3
-    weight = _regression((fitted - centre) / spread, labels) / spread
+    weight, _ = logistic_regression(fitted, labels)
     highest, low = (known.encode @ weight).max(), (present[: kept[0]] @ weight).quantile(LOW)
     if low <= highest:
         raise InputError(
@@ -124,18 +122,6 @@ def _judge(student: Student, routing: Routing, pictures: Iterable[tuple[Tensor, 
     return first, second
 
 
-def _regression(inputs: Tensor, labels: Tensor) -> Tensor:
-    """Weights (C,) of a logistic regression of labels (N,) on standardised inputs (N, C)."""
-    weight, bias = torch.zeros(inputs.shape[1]), torch.zeros(())
-
-    def loss() -> Tensor:
-        penalty = weight.square().sum() + bias.square()
-        return F.binary_cross_entropy_with_logits(inputs @ weight + bias, labels) + DECAY * penalty
-
-    _minimise(loss, weight, bias)
-    return weight
-
-
 def _correct(head: Head, first: int, new: Judged, known: Tensor) -> Tensor:
     """Give a head two hidden units that correct its logit of quality on new pictures; returns the corrected logits.
 
@@ -152,28 +138,10 @@ def _correct(head: Head, first: int, new: Judged, known: Tensor) -> Tensor:
         heard = torch.relu(others @ weight.T + bias + SILENT)
         return wrong.square().mean() + HUSH * heard.square().mean() + RIDGE * weight.square().sum()
 
-    _minimise(loss, weight, bias)
+    minimise(loss, weight, bias)
     bias = bias - torch.relu((others @ weight.T + bias).amax(0))
     units = slice(first, first + 2)
     head.hidden.weight[units] = weight / spread
     head.hidden.bias[units] = bias - weight / spread @ centre
     head.output.weight[0, units] = signs
     return new.logits + torch.relu(inputs @ weight.T + bias) @ signs
-
-
-@torch.enable_grad()
-def _minimise(loss: Callable[[], Tensor], *parameters: Tensor) -> None:
-    """Change parameters in place so that a smooth loss of them is least."""
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.LBFGS(parameters, max_iter=300, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return value
-
-    optimizer.step(closure)  # pyright: ignore[reportArgumentType]  any closure that returns a number
-    for parameter in parameters:
-        parameter.requires_grad_(False)

@@ -14,7 +14,7 @@ class Frozen(BaseModel):
 class Schedule(Frozen):
     """How long and how fast to train."""
 
-    steps: int = Field(default=1_000_000, gt=0, description="optimisation steps at most")
+    steps: int = Field(default=1_000_000, ge=0, description="optimisation steps at most; 0 trains nothing")
     minutes: float | None = Field(default=None, gt=0, description="minutes of training at most, over all sessions")
     batch: int = Field(default=8, gt=0, description="patches a step and device")
     patch: int = Field(default=128, ge=32, multiple_of=16, description="side of a patch in pixels")

@@ -115,6 +115,8 @@ def load_teacher(path: Path, name: str | None = None, base: Path | None = None) 
             teacher.load_base(base)
         teacher.load_published(content)
         return teacher.eval()
+    if base is not None:
+        raise InputError(f"{path} holds all of its model; leave out --base {base}")
     metadata, tensors = read_tensors(path)
     kind = metadata.get("kind", "an unknown model")
     if kind == "student" and name in (None, STUDENT_TEACHER):
@@ -189,8 +191,10 @@ def _unpickle(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not a file; expected a checkpoint")
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise InputError(f"{path} cannot be read as tensors alone ({str(error).splitlines()[0][:80]})") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):
+        raise InputError(
+            f"{path} cannot be read as tensors alone; expected a checkpoint that torch.save wrote"
+        ) from None
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}; expected a dictionary of tensors")
     return content

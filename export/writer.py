@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..distill.methods import example_inputs, methods, multiply_adds
 from ..distill.weights import save_student
-from ..quantize.stage import read_record
+from ..quantize.record import read_record
 from ..runtime.backends import Session
 from ..runtime.bundle import (
     FORMAT,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,15 +113,16 @@ def quantize(
     graphs: dict[str, fx.GraphModule] = {}
     for name, program in export_graphs(student, tile).items():
         dataset = nncf.Dataset(samples[name], _arguments)
-        graphs[name] = quantize_pt2e(
-            program.module(),
-            _KeepFloat(target.quantizer(), config.left_in_float),
-            dataset,
-            subset_size=len(samples[name]),
-            fast_bias_correction=True if config.rounding == "nearest" else None,
-            fold_quantize=True,
-            activations_range_estimator_params=range_estimator(config.outliers),
-        )
+        with redirect_stdout(io.StringIO()):  # NNCF draws bars
+            graphs[name] = quantize_pt2e(
+                program.module(),
+                _KeepFloat(target.quantizer(), config.left_in_float),
+                dataset,
+                subset_size=len(samples[name]),
+                fast_bias_correction=True if config.rounding == "nearest" else None,
+                fold_quantize=True,
+                activations_range_estimator_params=range_estimator(config.outliers),
+            )
         drop_what_relu_discards(graphs[name])
         if target.symmetric:
             centre(graphs[name])

@@ -5,49 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
 from torch import fx
 
-from ..distill.recipe import Frozen
 from ..distill.student import Student
 from ..distill.weights import Trained, save_student
-from ..runtime.errors import InputError
 from ..runtime.files import replace_folder
 from . import core, qat
 from .calibration import Samples, draw_samples
 from .config import QuantizeConfig
 from .coreml import COREML
 from .equalise import equalise
+from .record import MARKER, Record
 from .search import Evaluate, Found, search
 from .sensitivity import Sensitivity, sensitivities
 from .tensorrt import TENSORRT
 from .xnnpack import XNNPACK
 
-MARKER = "quantize.json"
 # The full-precision student that was quantised: equal outputs, other channel scales.
 EQUALISED = "student.safetensors"
 TARGETS = {"xnnpack": XNNPACK, "coreml": COREML, "tensorrt": TENSORRT}
-
-
-class Record(Frozen):
-    """quantize.json: how it was done, and what stays in float beside the configured layers, by target."""
-
-    config: QuantizeConfig
-    kept_in_float: dict[str, tuple[str, ...]]
-
-    @property
-    def command(self) -> str:
-        """What a bundle's provenance says of it."""
-        minutes = self.config.training_minutes
-        return "burnish quantize" if minutes is None else f"burnish quantize --train-minutes {minutes:g}"
-
-
-def read_record(folder: Path) -> Record:
-    """How the graphs of a folder were quantised. Raises InputError for a folder of another version, or none of ours."""
-    try:
-        return Record.model_validate_json((folder / MARKER).read_bytes())
-    except (OSError, ValidationError):
-        raise InputError(f"{folder / MARKER} cannot be read; run `burnish quantize` again") from None
 
 
 def quantize_student(
@@ -100,7 +76,8 @@ def quantize_student(
                 train(name, graphs, student, config.training_minutes)
             core.write(graphs, student, tile, folder / name)
         save_student(Trained(student, trained.routing, trained.provenance), folder / EQUALISED)
-        (folder / MARKER).write_text(Record(config=config, kept_in_float=kept).model_dump_json(indent=1) + "\n")
+        record = Record(config=config, tile=tile, kept_in_float=kept)
+        (folder / MARKER).write_text(record.model_dump_json(indent=1) + "\n")
 
     replace_folder(out, MARKER, save)
     return out

@@ -22,7 +22,7 @@ from pydantic import (
     field_validator,
 )
 
-from .errors import BundleError
+from .errors import BundleError, InputError
 from .routing import Routing
 
 FORMAT = 1
@@ -193,10 +193,14 @@ def locate(bundle: str | Path | None) -> Path:
     """The folder meant by a path, by the size of an embedded bundle where no file here is called so ("nano"), or by None.
 
     None is the embedded bundle of size `small`. A path has no "./" of its own: of a name alone the size is meant too.
+    Raises InputError for what is no path.
     """
     if bundle is None:
         return EMBEDDED
-    path = Path(bundle)
+    try:
+        path = Path(bundle)
+    except TypeError:
+        raise InputError(f"bundle={bundle!r}: expected a bundle's folder, or the size of an embedded one") from None
     shipped = embedded(path.name)
     return shipped if path == Path(path.name) and not path.exists() and shipped.is_dir() else path
 
@@ -220,7 +224,7 @@ class Bundle:
         if not file.is_file():
             raise BundleError(
                 f"{path} is not a bundle: it has no {MANIFEST}; expected a folder `burnish export` wrote, "
-                f"or the size of an embedded one: {', '.join(sorted(p.stem for p in _SHIPPED.iterdir()))}"
+                f"or the size of an embedded one: {', '.join(sorted(p.stem for p in _SHIPPED.glob('*.bundle')))}"
             )
         if file.stat().st_size > MAX_MANIFEST_BYTES:
             raise BundleError(f"{file} has {file.stat().st_size} bytes; expected at most {MAX_MANIFEST_BYTES}")

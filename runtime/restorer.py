@@ -91,9 +91,13 @@ class Restorer:
         remembered. `warm_up` runs both methods a few times so that the first budget is kept from a measured cost.
         `feature_memory_mb` bounds the features of large pictures' tiles; what is beyond it is encoded again. `experts` names
         a pack of the bundle to use instead of the program's own. Raises BundleError for a damaged bundle, BackendError when
-        nothing here can run it.
+        nothing here can run it, InputError for an option that cannot be used.
         """
         opened = Bundle.open(bundle)
+        if threads is not None and not _is_count(threads):
+            raise InputError(f"threads={threads!r}: expected a number, 0 or None for the backend's choice")
+        if not _is_count(feature_memory_mb):
+            raise InputError(f"feature_memory_mb={feature_memory_mb!r}: expected megabytes, 0 or more")
         if experts is not None and program is None:
             program = next(iter(opened.expert_pack(experts).programs), None)
         name, chosen, reason = pick(opened, backend, program, threads)
@@ -130,6 +134,8 @@ class Restorer:
         picture after every round. `cancel`: an event that another thread may set, for one restoration or many. `progress` is
         called after every refine. Raises InputError for a picture or an option that cannot be used.
         """
+        if progress is not None and not callable(progress):
+            raise InputError(f"progress={progress!r}: expected a function that takes an Update")
         stream = self.stream(image, **options)
         for update in stream:
             if progress is not None:
@@ -168,7 +174,7 @@ class Restorer:
             image = read(Path(image))
         began = asked + (time.perf_counter() - before)
         wanted: dict[str, Any] = dict(options)
-        degradations: Mapping[str, float] | None = wanted.pop("degradations", None)
+        degradations: object = wanted.pop("degradations", None)
         keep_steps: bool = wanted.pop("keep_steps", False)
         given: object = wanted.pop("cancel", None)
         try:
@@ -178,6 +184,8 @@ class Restorer:
             raise InputError(f"{first['loc'][0]}={first['input']!r}: {first['msg']}") from None
         if given is not None and not isinstance(given, threading.Event):
             raise InputError(f"cancel={given!r}: expected a threading.Event")
+        if degradations is not None and not isinstance(degradations, Mapping):
+            raise InputError(f"degradations={degradations!r}: expected a weight by name, such as {{'rain': 0.7}}")
         fixed = None if degradations is None else given_gates(self._engine.routing, degradations)
         picture = image if isinstance(image, Picture) else from_array(image)
 
@@ -186,6 +194,11 @@ class Restorer:
             return cancelled.is_set() or (given is not None and given.is_set())
 
         return Stream(Run(self._engine, picture, policy, fixed, keep_steps, ends, began), cancelled)
+
+
+def _is_count(given: object) -> bool:
+    """Whether it is a number, 0 or more."""
+    return isinstance(given, int | float) and given >= 0
 
 
 def _seed(bundle: Bundle, program: Program) -> CostModel:

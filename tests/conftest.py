@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from burnish.quantize.stage import quantize_student
 from burnish.runtime import Restorer
 from burnish.runtime.pictures import read
 from burnish.runtime.routing import Routing
+from filelock import FileLock
 from numpy.typing import NDArray
 from shared import BUNDLED, PHOTOS, TILE
 
@@ -40,6 +42,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path]) -> Path:
+    """What takes long is made by the process that needs it first, for all that share the tests."""
+    base = factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{place}.lock"):
+        return place if place.exists() else make(place)
 
 
 @pytest.fixture(scope="session")
@@ -79,25 +89,31 @@ def samples(student: Student, quantize_config: QuantizeConfig) -> Samples:
 
 @pytest.fixture(scope="session")
 def quantized(student: Student, quantize_config: QuantizeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("quantized") / "graphs"
-    return quantize_student(Trained(student), PHOTOS / "dev", TILE, out, quantize_config, lambda _: None)
+    def make(out: Path) -> Path:
+        return quantize_student(Trained(student), PHOTOS / "dev", TILE, out, quantize_config, lambda _: None)
+
+    return _once(tmp_path_factory, "graphs", make)
 
 
 @pytest.fixture(scope="session")
 def bundle_path(student: Student, quantized: Path, samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the untrained student with the programs in BUNDLED."""
-    out = tmp_path_factory.mktemp("bundle") / "nano.bundle"
     context = Context(Trained(student), TILE, quantized, samples)
-    return write_bundle(out, context, BUNDLED, "a test", lambda _: None)
+    return _once(
+        tmp_path_factory, "nano.bundle", lambda out: write_bundle(out, context, BUNDLED, "a test", lambda _: None)
+    )
 
 
 @pytest.fixture(scope="session")
 def onnx_bundle(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A light bundle for the runtime's own tests: ONNX alone, which takes seconds to make."""
-    out = tmp_path_factory.mktemp("bundle") / "light.bundle"
-    few = draw_samples(student, Routing(), PHOTOS / "dev", TILE, QuantizeConfig(pictures=2, iterations=1))
-    context = Context(Trained(student), TILE, None, few)
-    return write_bundle(out, context, select(["onnx-fp32"]), "a test", lambda _: None)
+
+    def make(out: Path) -> Path:
+        few = draw_samples(student, Routing(), PHOTOS / "dev", TILE, QuantizeConfig(pictures=2, iterations=1))
+        context = Context(Trained(student), TILE, None, few)
+        return write_bundle(out, context, select(["onnx-fp32"]), "a test", lambda _: None)
+
+    return _once(tmp_path_factory, "light.bundle", make)
 
 
 @pytest.fixture

@@ -93,9 +93,12 @@ def digest(teacher: Teacher) -> str:
 
 
 def begin_cache(manifest: Manifest, out: Path) -> None:
-    """Make the folder of a cache, or see that it is this cache's. Raises InputError where it is another's."""
+    """Make the folder of a cache, or see that it is this cache's. Raises InputError where it is another's.
+
+    What failed before it wrote a shard leaves the folder to any other cache.
+    """
     path = out / MANIFEST
-    if path.exists():
+    if path.exists() and any(out.glob("shard-*.safetensors")):
         try:
             found: Any = json.loads(path.read_text())
         except ValueError:

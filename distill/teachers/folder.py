@@ -77,7 +77,10 @@ class FolderTrajectories:
         truth = self._pictures[clean] if clean.exists() else rounds[best]
         height, width = truth.shape[:2]
         if min(height, width) < self.patch or any(p.shape != truth.shape for p in rounds):
-            raise InputError(f"{folder}: pictures must have one size, at least {self.patch}²; got {width}×{height}")
+            raise InputError(
+                f"{folder}: got {width}×{height} pixels; expected pictures of one size, at least {self.patch}², "
+                "or a smaller --patch"
+            )
         top, left = (int(rng.integers(side - self.patch + 1)) for side in (height, width))
         crops = [to_tensor(p[top : top + self.patch, left : left + self.patch]) / 255 for p in (truth, *rounds)]
         untaught = Batch.untaught(crops[0], crops[1], severities)

@@ -79,6 +79,8 @@ def needed(name: str) -> str:
     """What a backend that is not available takes."""
     if name == "coreml" and sys.platform != "darwin":
         return "macOS; elsewhere --backend coreml-reference evaluates its programs"
+    if ":" in name:
+        return "a build of ONNX Runtime with that provider"
     return f"pip install '{_INSTALL.get(name, f'burnish[{name}]')}'"
 
 
@@ -97,8 +99,11 @@ def choose(bundle: Bundle, backend: str = "auto", program: str | None = None) ->
                 return name, there[candidate]
     if backend != "auto" and not available(backend):
         raise BackendError(f"backend {backend} cannot be used here: it needs {needed(backend)}")
-    wanted = program or "a program this machine can run"
-    raise BundleError(f"{bundle.path}: no backend for {wanted}; it has: {', '.join(there) or 'no programs'}")
+    has = f"it has: {', '.join(there) or 'no programs'}"
+    if backend == "auto":
+        raise BundleError(f"{bundle.path}: no backend for {program or 'a program this machine can run'}; {has}")
+    runs = f"{backend} runs {', '.join(BACKENDS[backend])}"
+    raise BundleError(f"{bundle.path}: {runs}; {has if program is None else f'{program} was asked for'}")
 
 
 def load(

@@ -63,6 +63,7 @@ def bad_files(folder: Path) -> dict[str, list[str | Path]]:
         "unknown suffix": ["restore", PHOTO, folder / "out.xyz"],
         "onto itself": ["restore", folder / "own.png", folder / "." / "own.png"],
         "trace is a file": ["restore", PHOTO, out, "--trace", folder / "text.png"],
+        "trace below a file": ["restore", PHOTO, out, "--trace", folder / "text.png" / "trace"],
         "no such folder": ["restore", PHOTO, folder / "none" / "out.png"],
         "unknown key": ["run", folder / "unknown.yaml", "--out", folder / "run"],
         "no recipe": ["run", folder / "none.yaml", "--out", folder / "run"],
@@ -104,6 +105,7 @@ CASES = [
     "unknown suffix",
     "onto itself",
     "trace is a file",
+    "trace below a file",
     "no such folder",
     "unknown key",
     "no recipe",
@@ -130,6 +132,18 @@ def test_bad_input_is_one_line_and_status_2(tmp_path: Path, case: str) -> None:
         assert done.stderr.startswith("error: ")
     left = [p for p in sorted(tmp_path.rglob("*")) if p not in before and p.name not in ("run",)]
     assert not left
+
+
+def test_a_corrupt_photograph_met_by_a_worker_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "bad.png").write_text("no picture")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("distill: {size: nano, photos: photos, schedule: {steps: 1, batch: 1, patch: 32, workers: 1}}")
+    done = burnish("distill", recipe, "--out", tmp_path / "out")
+    bad = f"{tmp_path.resolve() / 'photos' / 'bad.png'} is no picture that can be read"
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {bad}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 from burnish.cli.main import app
+from burnish.cli.stages import find_student
 from burnish.distill.student import Student
 from burnish.distill.weights import Trained, save_student
-from burnish.runtime.bundle import EMBEDDED, Provenance, Teacher
+from burnish.quantize.config import QuantizeConfig
+from burnish.quantize.record import MARKER, Record
+from burnish.runtime.bundle import EMBEDDED, Provenance, Teacher, embedded
 from burnish.runtime.errors import BackendError, InputError
 from shared import PHOTOS
 from typer.testing import CliRunner
@@ -43,10 +46,24 @@ def fails(*arguments: str) -> Exception | None:
     return CliRunner().invoke(app, list(arguments)).exception  # type: ignore[return-value]
 
 
-def test_export_without_a_destination_says_what_is_missing() -> None:
-    error = fails("export", "student.safetensors")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "nothing to write to; give the bundle's folder and --calibration PHOTOS, or --check"),
+        (["bundle"], "no photographs to compare programs on; give --calibration PHOTOS"),
+        (["bundle", "--target", "coreml"], "are of --check; what to write --program says"),
+        (["bundle", "--json"], "are of --check; what to write --program says"),
+    ],
+)
+def test_export_says_what_is_missing_or_of_check_alone(arguments: list[str], said: str) -> None:
+    error = fails("export", "student.safetensors", *arguments)
     assert isinstance(error, InputError)
-    assert "give the bundle's folder and --calibration PHOTOS, or --check" in str(error)
+    assert said in str(error)
+
+
+def test_an_embedded_student_is_found_by_its_size() -> None:
+    assert find_student(Path("nano")) == embedded("nano") / "student.safetensors"
+    assert find_student(Path("runs/student.safetensors")) == Path("runs/student.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -70,15 +87,45 @@ def test_without_torch_tensorrt_build_engine_says_what_to_install(bundle_path: P
     assert not (tmp_path / "engines").exists()
 
 
-def test_a_program_without_its_graphs_is_named(tmp_path: Path) -> None:
-    (tmp_path / "xnnpack").mkdir()
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("q", ["--program", "tensorrt-int8"], "q has no tensorrt graphs, of which tensorrt-int8 is made"),
+        ("q", ["--tile", "80"], "q was quantised for tiles of 272, not 80; give --tile 272, or quantise again"),
+        ("nowhere", [], "nowhere holds no quantize.json; expected a folder that `burnish quantize` wrote"),
+    ],
+)
+def test_graphs_of_which_no_program_is_made_are_refused(
+    tmp_path: Path, name: str, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "q" / "xnnpack").mkdir(parents=True)
+    record = Record(config=QuantizeConfig(), tile=272, kept_in_float={})
+    (tmp_path / "q" / MARKER).write_text(record.model_dump_json())
     student, photos = str(EMBEDDED / "student.safetensors"), str(PHOTOS / "dev")
     error = fails(
-        "export", student, str(tmp_path / "b"), "--calibration", photos, "--quantized", str(tmp_path),
-        "--program", "tensorrt-int8",
-    )  # fmt: skip
+        "export", student, str(tmp_path / "b"), "--calibration", photos, "--quantized", str(tmp_path / name), *arguments
+    )
     assert isinstance(error, InputError)
-    assert "has no tensorrt graphs, of which tensorrt-int8 is made" in str(error)
+    assert said in str(error)
+
+
+def test_quantising_for_one_target_keeps_the_graphs_of_others(tmp_path: Path) -> None:
+    for target in ("xnnpack", "coreml", "tensorrt"):
+        (tmp_path / target).mkdir()
+    (tmp_path / MARKER).touch()
+    student, photos = str(EMBEDDED / "student.safetensors"), str(PHOTOS / "dev")
+    error = fails("quantize", student, str(tmp_path), "--calibration", photos, "--target", "xnnpack")
+    assert isinstance(error, InputError)
+    assert "also holds graphs for coreml and tensorrt, which would be lost" in str(error)
+
+
+@pytest.mark.parametrize("verb", ["quantize", "export"])
+def test_a_destination_that_is_taken_is_refused_before_the_work(tmp_path: Path, verb: str) -> None:
+    (tmp_path / "precious").touch()
+    # That the student is not even looked for says that nothing was done.
+    error = fails(verb, str(tmp_path / "none"), str(tmp_path), "--calibration", str(PHOTOS / "dev"))
+    assert isinstance(error, InputError)
+    assert "exists and holds no" in str(error)
 
 
 def test_a_teacher_that_forbids_shipping_is_named_in_export_and_inspection(student: Student, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from burnish.cli.quantisation import PROGRAMS, judges, show_found
@@ -16,8 +17,15 @@ from burnish.quantize.sensitivity import Sensitivity
 from burnish.quantize.stage import TARGETS
 from rich.console import Console
 from shared import PHOTOS
+from test_cli import burnish
 
 LAYER = Sensitivity("refiner.level3.0.conv1", 0.2, 36_928, 40_000_000)
+
+
+def test_of_libraries_nothing_is_heard(tmp_path: Path) -> None:
+    common = ["--calibration", PHOTOS / "dev", "--tile", "64", "--pictures", "1", "--target", "xnnpack"]
+    done = burnish("quantize", "nano", "graphs", *common, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "quantised graphs: graphs\n")
 
 
 @pytest.mark.parametrize(("name", "limit"), [("coreml", -50), *((name, 50) for name in PROGRAMS)])

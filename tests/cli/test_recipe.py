@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from burnish.cli.pipeline import run_pipeline
 from burnish.cli.recipe import read_recipe
-from burnish.cli.training import RUN, add_expert_command
+from burnish.cli.training import RUN, TRAINED, add_expert_command, distill_command
 from burnish.distill.experts import EXPERT_SCHEDULE
 from burnish.runtime.errors import InputError
 from rich.console import Console
 from shared import PHOTOS
 
-RECIPES = PHOTOS.parent
+RECIPES, DEV = PHOTOS.parent, PHOTOS / "dev"
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -52,17 +52,42 @@ def test_a_wrong_value_is_refused_when_the_recipe_is_read(tmp_path: Path, sectio
 
 
 @pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"version: 1\ndistill: {photos: p\nexport: {}\n",
+            "recipe.yaml, line 3, is not valid YAML: expected ',' or '}'",
+        ),
+        (b"PK\x03\x04\xff", "recipe.yaml is not valid YAML: "),
+        (b"distill: {photos: gr\xfcn}", "recipe.yaml is not valid YAML: 'utf-8' codec can't decode byte 0xfc"),
+        (b"distill: {photos: 2026-99-01}", "recipe.yaml is not valid YAML: month must be in 1..12"),
+        (b"", "recipe.yaml has no sections; expected a recipe"),
+        (b"- distill", "recipe.yaml has no sections; expected a recipe"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        read_recipe(recipe)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("sections", "said"),
     [
         ("restore: {photo: none.png}", "no calibration"),
         ("calibration: none", "none is not a folder"),
-        (f"calibration: {PHOTOS / 'dev'}\nvalidate: {{photos: none}}", "none is not a folder"),
-        (f"calibration: {PHOTOS / 'dev'}\nrestore: {{photo: none.png}}", "none.png is not a file"),
+        (f"calibration: {DEV}\nvalidate: {{photos: none}}", "none is not a folder"),
+        (f"calibration: {DEV}\nrestore: {{photo: none.png}}", "none.png is not a file"),
+        (f"calibration: {DEV}\nrestore: {{photo: recipe.yaml}}", "recipe.yaml is no picture"),
+        (f"calibration: {DEV}\nvalidate: {{photos: {DEV}, conditions: [fog]}}", "condition 'fog'"),
+        (f"calibration: {DEV}\nvalidate: {{photos: {DEV}, teacher: t.safetensors}}", "t.safetensors"),
+        ("calibration: .", "no picture in"),
     ],
 )
-def test_photographs_that_are_missing_stop_a_run_before_its_first_stage(
-    tmp_path: Path, sections: str, said: str
-) -> None:
+def test_what_a_later_stage_cannot_read_stops_a_run_before_its_first(tmp_path: Path, sections: str, said: str) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"version: 1\ndistill: {{photos: {PHOTOS / 'train'}}}\n{sections}\n")
     with pytest.raises(InputError, match=said):
@@ -75,5 +100,25 @@ def test_a_damaged_run_is_refused(tmp_path: Path, content: str) -> None:
     for half in ("degraded", "clean"):
         shutil.copytree(PHOTOS / "dev", tmp_path / "pairs" / half)
     (tmp_path / RUN).write_text(content)
+    (tmp_path / TRAINED[0]).touch()
     with pytest.raises(InputError, match=r"run\.json is damaged"):
         add_expert_command("sand", tmp_path / "pairs", "weather", None, EXPERT_SCHEDULE, tmp_path, Console(quiet=True))
+
+
+def test_a_folder_in_which_nothing_was_trained_yet_takes_another_run(tmp_path: Path) -> None:
+    recipe, photos, out = tmp_path / "recipe.yaml", tmp_path / "photos", tmp_path / "out"
+    shutil.copytree(PHOTOS / "dev", photos)
+    (photos / "bad.png").write_text("no picture")
+    text = (
+        f"distill: {{size: nano, photos: {photos}, schedule: {{steps: 1, batch: 8, patch: 32, workers: 0, seed: %d}}}}"
+    )
+    recipe.write_text(text % 0)
+    with pytest.raises(InputError, match=r"bad\.png"):
+        distill_command(recipe, out, None, None, Console(quiet=True))
+    assert (out / RUN).exists()
+    (photos / "bad.png").unlink()
+    recipe.write_text(text % 1)
+    assert distill_command(recipe, out, None, None, Console(quiet=True)).exists()
+    recipe.write_text(text % 2)
+    with pytest.raises(InputError, match="another schedule"):
+        distill_command(recipe, out, None, None, Console(quiet=True))

@@ -11,7 +11,7 @@ from burnish.cli.main import app
 from burnish.device_tests.devices import Identity
 from burnish.device_tests.perf import DevicePerf, Perf, ProgramPerf, Temperature, timing
 from burnish.runtime.bundle import EMBEDDED
-from burnish.runtime.errors import InputError
+from burnish.runtime.errors import BurnishError
 from typer.testing import CliRunner
 
 
@@ -70,12 +70,15 @@ def test_two_bundles_and_two_folders_of_reports(tmp_path: Path) -> None:
     assert not (tmp_path / "a" / "photo.bundle" / "reports" / "report.html").exists()
 
 
-def test_what_cannot_be_reported_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_reported_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     bundle = measured(tmp_path, 20.0)
     for arguments, says in (
         ([bundle, "--reports", tmp_path / "none"], "burnish profile"),
+        ([tmp_path / "none"], "is not a bundle"),
+        (["--compare", "small", "nano"], r"reports/small holds no numerics\.json"),
         (["--compare", bundle, tmp_path / "none"], "not a folder"),
         ([bundle, "--compare", bundle, bundle], "takes the two bundles itself"),
     ):
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(BurnishError, match=says):
             run(*arguments)

@@ -5,9 +5,28 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+from burnish.cli.main import app
+from burnish.runtime.errors import InputError
 from burnish.runtime.pictures import Picture, write
 from numpy.typing import NDArray
+from shared import PHOTOS
 from test_cli import burnish
+from typer.testing import CliRunner
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--condition", "smog"], "unknown condition 'smog'; expected some of clean, "),
+        (["--teacher", "smog"], "smog is not a file; expected a teacher's weights, or `embedded`"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_those_that_are_known(arguments: list[str], said: str, tmp_path: Path) -> None:
+    common = ["validate", "--data", str(PHOTOS / "dev"), "--report", str(tmp_path)]
+    error = CliRunner().invoke(app, [*common, *arguments]).exception
+    assert isinstance(error, InputError)
+    assert said in str(error)
 
 
 def test_pairs_a_failing_gate_and_half_a_pair(tmp_path: Path, photo: NDArray) -> None:

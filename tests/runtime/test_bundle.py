@@ -162,6 +162,8 @@ def test_a_size_means_the_embedded_bundle_unless_a_folder_here_is_called_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match=r"of an embedded one: nano, small$"):
+        Bundle.open("teacher")
     assert locate(None) == EMBEDDED
     assert locate("small") == EMBEDDED
     assert Bundle.open("nano").manifest.student.size == "nano"

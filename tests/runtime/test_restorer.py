@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from burnish.runtime import BackendError, InputError, Restoration, Restorer, Stop
+from burnish.runtime import BackendError, Bundle, BundleError, InputError, Restoration, Restorer, Stop, backends
 from burnish.runtime.backends import Encoded
 from burnish.runtime.cost import CostModel, Estimate
 from burnish.runtime.tiles import Array, plan_tiles
@@ -193,6 +193,53 @@ def test_alpha_and_sixteen_bits_come_through(restorer: Restorer) -> None:
     np.testing.assert_array_equal(result.pixels[..., 3], picture[..., 3])
     assert np.any(result.pixels[..., :3] != picture[..., :3])
     assert np.any(result.pixels[..., :3] % 257), "16-bit tiles were cut to 8 bits"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"bundle": 3}, "bundle=3: expected a bundle's folder, or the size"),
+        ({"threads": -1}, "threads=-1: expected a number"),
+        ({"feature_memory_mb": -1}, "feature_memory_mb=-1: expected megabytes"),
+        ({"feature_memory_mb": "many"}, "feature_memory_mb='many': expected megabytes"),
+    ],
+)
+def test_what_cannot_be_loaded_with_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Restorer.load(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"degradations": ["rain"]}, "expected a weight by name"),
+        ({"progress": 3}, "progress=3: expected a function"),
+    ],
+)
+def test_what_cannot_be_restored_with_is_refused(
+    restorer: Restorer, pixels: NDArray[np.uint8], options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        restorer.restore(pixels, **options)
+
+
+@pytest.mark.parametrize(
+    ("backend", "program", "said"),
+    [
+        ("coreml-reference", None, r"coreml-reference runs coreml-w8a8, .*; it has: onnx-fp32"),
+        ("coreml-reference", "onnx-fp32", "coreml-reference runs coreml-w8a8, .*; onnx-fp32 was asked for"),
+    ],
+)
+def test_a_backend_that_runs_none_of_it_says_what_it_runs(
+    onnx_bundle: Path, monkeypatch: pytest.MonkeyPatch, backend: str, program: str | None, said: str
+) -> None:
+    monkeypatch.setattr(backends, "available", lambda _: True)
+    with pytest.raises(BundleError, match=said):
+        backends.choose(Bundle.open(onnx_bundle), backend, program)
+
+
+def test_what_a_provider_of_onnx_runtime_needs_is_no_extra() -> None:
+    assert backends.needed("onnxruntime:cuda") == "a build of ONNX Runtime with that provider"
 
 
 def test_gates_given_by_hand_are_used(restorer: Restorer, pixels: NDArray[np.uint8]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from burnish.distill.teachers.cache import (
     begin_cache,
     digest,
     launch,
+    read_manifest,
     write_cache,
 )
 from burnish.distill.teachers.folder import FolderTrajectories
@@ -37,6 +39,7 @@ from numpy.typing import NDArray
 from shared import PHOTOS
 from typer.testing import CliRunner
 
+PHOTO = next((PHOTOS / "dev").glob("*.jpg"))
 SOURCE = Photographs(PHOTOS / "train", Mixture(), 32, 0)
 
 
@@ -120,6 +123,12 @@ def test_other_settings_are_refused(teacher: Teacher, cache: Path) -> None:
         CachedTrajectories(cache.parent, 32, 0).samples(0, 1)
 
 
+def test_a_folder_in_which_nothing_was_cached_yet_takes_another_cache(teacher: Teacher, tmp_path: Path) -> None:
+    begin_cache(manifest(teacher, 20, seed=1), tmp_path)
+    fill(teacher, 1, tmp_path)
+    assert read_manifest(tmp_path).seed == 0
+
+
 def test_samples_are_what_the_teacher_saw_and_did(teacher: Teacher, cache: Path) -> None:
     source = CachedTrajectories(cache, 32, 3)
     epoch = source.samples(0, 40)
@@ -174,6 +183,8 @@ def test_a_folder_of_somebody_elses_rounds_becomes_a_cache(tmp_path: Path, photo
     assert sample.rounds.shape == (2, 3, 48, 48)
     torch.testing.assert_close(sample.clean, sample.rounds[-1])
     assert float(sample.degraded.mean()) < float(sample.rounds[0].mean()) < float(sample.rounds[1].mean())
+    with pytest.raises(InputError, match=r"got 80×64 pixels; .* at least 96², or a smaller --patch"):
+        FolderTrajectories(theirs, 96, 0).batch(0, 1)
 
 
 def test_the_round_of_the_best_quality_stands_for_the_truth(tmp_path: Path, photo: NDArray[np.float32]) -> None:
@@ -198,9 +209,33 @@ def test_the_round_of_the_best_quality_stands_for_the_truth(tmp_path: Path, phot
 def test_run_writes_what_the_folder_teacher_reads(teacher: Teacher, tmp_path: Path) -> None:
     weights, out = tmp_path / "t.safetensors", tmp_path / "out"
     save_teacher(teacher, "tiny", weights)
-    photo = next((PHOTOS / "dev").glob("*.jpg"))
-    burnish("run", "sipl-restormer", photo, out / "one", "--weights", weights)
+    burnish("run", "sipl-restormer", PHOTO, out / "one", "--weights", weights)
     burnish("cache", "folder", out, tmp_path / "cache", "--samples", 2)
+
+
+def test_a_place_for_no_rounds_is_refused_before_the_teacher_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["teacher", "run", "promptir", str(PHOTO), str(tmp_path / "file"), "--weights", "none"]
+    error = CliRunner().invoke(app, arguments).exception
+    assert isinstance(error, InputError)
+    assert "file is no writable folder" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cache", "smog", PHOTOS / "dev", "out"], "unknown teacher 'smog'; .*, rar, folder$"),
+        (["run", "sipl-student", PHOTO, "out", "--base", "dev"], "holds all of its model; leave out --base dev"),
+        (["run", "promptir", PHOTO, "out", "--weights", PHOTO], "expected a checkpoint that torch.save wrote$"),
+    ],
+)
+def test_what_a_teacher_cannot_take_is_named(
+    arguments: list[object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = CliRunner().invoke(app, ["teacher", *map(str, arguments)]).exception
+    assert isinstance(error, InputError)
+    assert re.search(said, str(error))
 
 
 def test_info_prints_what_was_published_beside_what_is() -> None:

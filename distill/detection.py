@@ -1,0 +1,75 @@
+"""When a leaf is present: its logit fitted again at the size of use, once a student is trained.
+
+Training sees small patches, a few at a time; in use whole tiles are assessed, and looks at pictures made small. A logistic
+regression on what the assessing head's hidden units say of thousands of those replaces a leaf's row of its last layer. Nothing
+else of the student moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from ..runtime.errors import InputError
+from ..runtime.tree import LEAVES
+from .data import DegradedPatches, Mixture, list_pictures, to_tensor
+from .recipe import Frozen
+from .regression import logistic_regression
+from .student import Student
+
+
+class Detection(Frozen):
+    """Which leaves are fitted again, and on what."""
+
+    leaves: tuple[str, ...] = Field(min_length=1, description="whose logits are fitted again")
+    pictures: int = Field(default=3000, gt=0, description="degraded pictures, each of which gives a look and a tile")
+    tile: int = Field(default=272, ge=64, le=2048, multiple_of=16, description="side of both, the programs' tile")
+
+    @field_validator("leaves")
+    @classmethod
+    def _known(cls, leaves: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [leaf for leaf in leaves if leaf not in LEAVES]
+        if unknown:
+            raise ValueError(f"unknown leaf {unknown[0]!r}; expected some of {', '.join(LEAVES)}")
+        return leaves
+
+
+@torch.no_grad()
+def fit_detection(
+    student: Student, photos: Path, mixture: Mixture, detection: Detection, seed: int, seen: Callable[[int], None]
+) -> None:
+    """Fit the logits of `detection.leaves` again on pictures of `photos` under `mixture`; `seen` is told how many there are.
+
+    A picture that has a leaf counts by its severity: missing little costs little. Raises InputError where a leaf is on none or
+    all of the pictures.
+    """
+    head, device = student.encoder.head, next(student.parameters()).device
+    scenes = DegradedPatches(list_pictures(photos), mixture, detection.tile, detection.pictures, seed)
+    hidden: list[Tensor] = []
+    severities: list[Tensor] = []
+    for number in range(detection.pictures):
+        scene = scenes.scene(number)
+        tile = scene.degraded[scene.cut(detection.tile, np.random.default_rng([seed, number, 2]))]
+        for picture in (torch.from_numpy(scene.look), to_tensor(tile)):
+            features = student.encode(picture[None].to(device)).features
+            hidden.append(torch.relu(head.hidden(head.pooled(*features))).cpu())
+            severities.append(torch.from_numpy(scene.severities))
+        seen(number + 1)
+    inputs, severity = torch.cat(hidden), torch.stack(severities)
+    for leaf in detection.leaves:
+        column = student.config.leaves.index(leaf)
+        present = severity[:, column] > 0
+        if present.all() or not present.any():
+            raise InputError(
+                f"{leaf} is on {int(present.sum())} of {len(present)} pictures; expected some with and some without: "
+                "draw more `pictures`, or give it a share in `mixture`"
+            )
+        importance = torch.where(present, severity[:, column] / severity[present, column].mean(), 1.0)
+        weight, bias = logistic_regression(inputs, present.float(), importance)
+        head.output.weight[2 + column] = weight.to(device)
+        head.output.bias[2 + column] = bias.to(device)

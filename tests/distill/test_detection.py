@@ -1,0 +1,96 @@
+"""Leaves' logits fitted again at the size of use: darkness is told better, and nothing else of the student moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from burnish.cli.recipe import DistillSection
+from burnish.cli.training import train_section
+from burnish.distill.data import DegradedPatches, Mixture, list_pictures
+from burnish.distill.detection import Detection, fit_detection
+from burnish.distill.recipe import Schedule
+from burnish.distill.regression import logistic_regression
+from burnish.distill.student import SIZES, Student
+from burnish.distill.weights import read_student
+from burnish.runtime.bundle import embedded
+from burnish.runtime.errors import InputError
+from burnish.runtime.tree import LEAVES
+from pydantic import ValidationError
+from rich.console import Console
+from shared import PHOTOS
+
+DARK = Mixture(members=(0.4, 0.6), leaves={"low_light": 1.0, "noise": 1.0})
+PLACE = 2 + LEAVES.index("low_light")
+
+
+def told(student: Student, seed: int) -> float:
+    """How often a held-out look at a dark picture has a larger logit of darkness than one at another."""
+    scenes = DegradedPatches(list_pictures(PHOTOS / "dev"), DARK, 64, 48, seed)
+    seen = [scenes.scene(number) for number in range(48)]
+    with torch.no_grad():
+        said = student.encode(torch.stack([torch.from_numpy(scene.look) for scene in seen])).assessment[:, PLACE]
+    severity = torch.tensor([float(scene.severities[PLACE - 2]) for scene in seen])
+    return float((said[severity > 0.3, None] > said[None, severity == 0]).float().mean())
+
+
+def test_an_untrained_student_learns_to_tell_darkness_and_nothing_else_moves() -> None:
+    torch.manual_seed(0)
+    student = Student(SIZES["nano"]).eval()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    assert told(student, 1) < 0.7
+    counts: list[int] = []
+    detection = Detection(leaves=("low_light",), pictures=60, tile=64)
+    fit_detection(student, PHOTOS / "train", DARK, detection, 0, counts.append)
+    assert counts == list(range(1, 61))
+    assert told(student, 1) > 0.85
+    for name, value in student.state_dict().items():
+        rows = torch.ones(len(value), dtype=torch.bool)
+        if name.startswith("encoder.head.output"):
+            rows[PLACE] = False
+            assert not torch.equal(value[PLACE], before[name][PLACE])
+        assert torch.equal(value[rows], before[name][rows]), name
+
+
+def test_no_steps_fit_what_a_student_was_and_the_same_again(tmp_path: Path) -> None:
+    section = DistillSection(
+        photos=str(PHOTOS / "train"),
+        size="nano",
+        start="embedded",
+        mixture=DARK,
+        schedule=Schedule(steps=0, workers=0),
+        detection=Detection(leaves=("low_light",), pictures=12, tile=64),
+    )
+    paths = [
+        train_section(
+            section, None, PHOTOS.parent / "demo.yaml", PHOTOS / "train", tmp_path / name, Console(quiet=True)
+        )
+        for name in ("a", "b")
+    ]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    after, before = read_student(paths[0]), read_student(embedded("nano") / "student.safetensors")
+    assert after.routing == before.routing
+    for name, value in before.student.state_dict().items():
+        same = after.student.state_dict()[name] == value
+        assert same.all() or (name.startswith("encoder.head.output") and same[torch.arange(len(value)) != PLACE].all())
+
+
+def test_importance_moves_the_border() -> None:
+    inputs = torch.linspace(-1, 1, 200)[:, None]
+    labels = (inputs[:, 0] + 0.5 * torch.randn(200, generator=torch.Generator().manual_seed(0)) > 0).float()
+    borders = []
+    for present in (0.2, 1.0, 5.0):
+        weight, bias = logistic_regression(inputs, labels, torch.where(labels > 0, present, 1.0))
+        borders.append(float(-bias / weight[0]))
+    assert borders == sorted(borders, reverse=True)
+
+
+def test_what_cannot_be_fitted_is_refused() -> None:
+    with pytest.raises(ValidationError, match="unknown leaf 'fog'; expected some of rain"):
+        Detection(leaves=("fog",))
+    with pytest.raises(ValidationError, match="`detection` is of students"):
+        DistillSection(model="sipl-promptir-s", photos="x", detection=Detection(leaves=("haze",)))
+    detection = Detection(leaves=("haze",), pictures=3, tile=64)
+    with pytest.raises(InputError, match="haze is on 0 of 6 pictures"):
+        fit_detection(Student(SIZES["nano"]).eval(), PHOTOS / "train", DARK, detection, 0, lambda _: None)

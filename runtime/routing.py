@@ -6,8 +6,8 @@ the coarser expert (UniRestorer, section 3.3). All but the `top` largest gates b
 
 Of a picture of many tiles, haze and low light are judged by a look at the whole picture made small, so that neighbours agree
 on what is all over it. Where the look is in doubt they are left, since taking them from a picture that has none costs more than
-leaving them; where it finds darkness, which falls unevenly, a tile that is surer counts. What shrinking hides (blur, noise,
-rain, JPEG: UIR-LoRA judges blur on crops) is judged by the tile alone, which is not resized.
+leaving them; of light, which falls unevenly, tiles are asked too. What shrinking hides (blur, noise, rain,
+JPEG: UIR-LoRA judges blur on crops) is judged by the tile alone, which is not resized.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ def route(routing: Routing, granularity: float, logits: Sequence[float]) -> Gate
 
 def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequence[float]) -> tuple[float, ...]:
     """A tile's degradation logits: of the leaves in `routing.whole` its look's, if it says anything, and −∞ where that is not
-    likely; of those in `routing.uneven` the larger of both where the look's is likely.
+    likely. Of those in `routing.uneven` the larger of both, and where the look's is not likely their sum, as of independent
+    evidence, or −∞ where that is not positive.
 
     `looks`: all up to the one that the tile goes by, the last; none for a picture of one tile. What the first one found
     unlikely no later one finds, but for leaves in `routing.uneven`: restoring adds no degradation.
@@ -135,10 +136,12 @@ def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequ
     def agreed(leaf: str, at_first: float, of_look: float, of_tile: float) -> float:
         if leaf not in routing.whole or math.isnan(of_look):
             return of_tile
-        uneven = leaf in routing.uneven
-        if not of_look > routing.least_likely(leaf) or (at_first <= 0 and not uneven):
-            return -math.inf
-        return of_tile if uneven and of_tile > of_look else of_look
+        likely = of_look > routing.least_likely(leaf)
+        if leaf not in routing.uneven or math.isnan(of_tile):
+            return of_look if likely and not at_first <= 0 else -math.inf
+        if likely:
+            return max(of_look, of_tile)
+        return of_look + of_tile if of_look + of_tile > 0 else -math.inf
 
     return tuple(agreed(*row) for row in zip(routing.leaves, looks[0], looks[-1], tile, strict=True))
 

@@ -74,12 +74,14 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<std:
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     if (routing.whole.count(leaves[i]) == 0 || std::isnan(look.at(i))) continue;
     constexpr double kNo = -std::numeric_limits<double>::infinity();
-    const bool uneven = routing.uneven.count(leaves[i]) > 0;
-    const bool denied = !(look.at(i) > least_likely(routing, leaves[i])) || (first.at(i) <= 0.0 && !uneven);
-    if (denied) {
-      logits.at(i) = kNo;
-    } else if (!uneven || !(tile.at(i) > look.at(i))) {
-      logits.at(i) = look.at(i);
+    const bool likely = look.at(i) > least_likely(routing, leaves[i]);
+    const double both = look.at(i) + tile.at(i);
+    if (routing.uneven.count(leaves[i]) == 0 || std::isnan(tile.at(i))) {
+      logits.at(i) = likely && !(first.at(i) <= 0.0) ? look.at(i) : kNo;
+    } else if (likely) {
+      logits.at(i) = std::max(look.at(i), tile.at(i));
+    } else {
+      logits.at(i) = both > 0.0 ? both : kNo;
     }
   }
   return logits;

@@ -113,8 +113,9 @@ public struct Routing: Equatable, Sendable {
     return zip(experts, weights.indices).map { Gate(expert: $0, weight: kept.contains($1) ? weights[$1] : 0) }
   }
 
-  /// A tile's degradation logits: of the leaves in `whole` its look's, if it says anything, and −∞ where that is not likely; of
-  /// those in `uneven` the larger of both where the look's is likely.
+  /// A tile's degradation logits: of the leaves in `whole` its look's, if it says anything, and −∞ where that is not likely. Of
+  /// those in `uneven` the larger of both, and where the look's is not likely their sum, as of independent evidence, or −∞ where
+  /// that is not positive.
   ///
   /// `looks`: all up to the one that the tile goes by, the last; none for a picture of one tile. What the first one found unlikely
   /// no later one finds, but for leaves in `uneven`: restoring adds no degradation.
@@ -123,9 +124,11 @@ public struct Routing: Equatable, Sendable {
     return leaves.indices.map {
       let (seen, own) = (look[$0], tile[$0])
       guard whole.contains(leaves[$0]), !seen.isNaN else { return own }
-      let isUneven = uneven.contains(leaves[$0])
-      guard seen > leastLikely(leaves[$0]), isUneven || !(first[$0] <= 0) else { return -.infinity }
-      return isUneven && own > seen ? own : seen
+      guard uneven.contains(leaves[$0]), !own.isNaN else {
+        return seen > leastLikely(leaves[$0]) && !(first[$0] <= 0) ? seen : -.infinity
+      }
+      if seen > leastLikely(leaves[$0]) { return max(seen, own) }
+      return seen + own > 0 ? seen + own : -.infinity
     }
   }
 

@@ -79,7 +79,8 @@ fun route(routing: Routing, granularity: Double, logits: List<Double>): Gates {
 
 /**
  * A tile's degradation logits: of the leaves in [Routing.whole] its look's, if it says anything, and −∞ where that is not
- * likely; of those in [Routing.uneven] the larger of both where the look's is likely.
+ * likely. Of those in [Routing.uneven] the larger of both, and where the look's is not likely their sum, as of independent
+ * evidence, or −∞ where that is not positive.
  *
  * [looks] are all up to the one that the tile goes by, the last; none for a picture of one tile. What the first one found
  * unlikely no later one finds, but for leaves in [Routing.uneven]: restoring adds no degradation.
@@ -88,12 +89,12 @@ fun agreedLogits(routing: Routing, looks: List<List<Double>>, tile: List<Double>
     if (looks.isEmpty()) return tile
     return routing.leaves.indices.map {
         val (leaf, seen, own) = Triple(routing.leaves[it], looks.last()[it], tile[it])
-        val uneven = leaf in routing.uneven
-        val denied = looks.first()[it] <= 0.0 && !uneven
+        val denied = looks.first()[it] <= 0.0
         when {
             leaf !in routing.whole || seen.isNaN() -> own
-            !(seen > routing.leastLikely(leaf)) || denied -> Double.NEGATIVE_INFINITY
-            else -> if (uneven && own > seen) own else seen
+            leaf !in routing.uneven || own.isNaN() -> if (seen > routing.leastLikely(leaf) && !denied) seen else Double.NEGATIVE_INFINITY
+            seen > routing.leastLikely(leaf) -> maxOf(seen, own)
+            else -> if (seen + own > 0) seen + own else Double.NEGATIVE_INFINITY
         }
     }
 }

@@ -49,8 +49,9 @@ def quantize_command(
 
 def find_student(student: Path) -> Path:
     """A student's file, or that of the embedded bundle which `locate` finds by a size."""
-    place = locate(student)
-    return student if place == student else place / "student.safetensors"
+    from .training import embedded_student
+
+    return student if locate(student) == student else embedded_student(student.name)
 
 
 def check_tile(tile: int) -> None:

@@ -92,8 +92,7 @@ def add_expert_command(
 ) -> Path:
     """`burnish distill --add-expert`: one more leaf and expert from pairs of pictures; returns the student's weights."""
     from ..distill.data import fingerprint
-    from ..distill.distillation import DistillationObjective
-    from ..distill.experts import EXPERT_WEIGHTS, add_expert, aim_expert, freeze_all_but
+    from ..distill.experts import ExpertObjective, add_expert, aim_expert, freeze_all_but
     from ..distill.leaves import fit_leaf, fit_quality, see_known
     from ..distill.pairs import Pairs
     from ..distill.weights import read_student, save_student
@@ -108,7 +107,7 @@ def add_expert_command(
     fit_leaf(grown.student, leaf, source, known)
     aim_expert(grown.student, leaf, source)
     freeze_all_but(grown.student, leaf)
-    objective = DistillationObjective(grown.student.train(), EXPERT_WEIGHTS, grown.routing)
+    objective = ExpertObjective(grown.student.train(), grown.routing)
     _train(objective, leaf, schedule, source, out, described, console)
     # Training leaves its student where and as it computes fastest.
     trained = add_expert(read_student(start), leaf, parent)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..runtime.errors import InputError
@@ -27,16 +27,19 @@ class Detection(Frozen):
     """Which leaves are fitted again, and on what."""
 
     leaves: tuple[str, ...] = Field(min_length=1, description="whose logits are fitted again")
+    as_high: tuple[str, ...] = Field(
+        default=(), description="of these, whose logits stay as high on the mean as they were where the leaf is present"
+    )
     pictures: int = Field(default=3000, gt=0, description="degraded pictures, each of which gives a look and a tile")
     tile: int = Field(default=272, ge=64, le=2048, multiple_of=16, description="side of both, the programs' tile")
 
-    @field_validator("leaves")
-    @classmethod
-    def _known(cls, leaves: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [leaf for leaf in leaves if leaf not in LEAVES]
-        if unknown:
-            raise ValueError(f"unknown leaf {unknown[0]!r}; expected some of {', '.join(LEAVES)}")
-        return leaves
+    @model_validator(mode="after")
+    def _known(self) -> Detection:
+        for leaves, expected in ((self.leaves, LEAVES), (self.as_high, self.leaves)):
+            unknown = [leaf for leaf in leaves if leaf not in expected]
+            if unknown:
+                raise ValueError(f"unknown leaf {unknown[0]!r}; expected some of {', '.join(expected)}")
+        return self
 
 
 @torch.no_grad()
@@ -45,8 +48,9 @@ def fit_detection(
 ) -> None:
     """Fit the logits of `detection.leaves` again on pictures of `photos` under `mixture`; `seen` is told how many there are.
 
-    A picture that has a leaf counts by its severity: missing little costs little. Raises InputError where a leaf is on none or
-    all of the pictures.
+    Mild ones count as much as severe ones: a light darkness that is missed costs as much as a deep one. Leaves in
+    `detection.as_high` keep the height of their gates, which their experts have learnt with. Raises InputError where a leaf is
+    on none or all of the pictures, or not believed where it is to stay as high.
     """
     head, device = student.encoder.head, next(student.parameters()).device
     scenes = DegradedPatches(list_pictures(photos), mixture, detection.tile, detection.pictures, seed)
@@ -69,7 +73,15 @@ def fit_detection(
                 f"{leaf} is on {int(present.sum())} of {len(present)} pictures; expected some with and some without: "
                 "draw more `pictures`, or give it a share in `mixture`"
             )
-        importance = torch.where(present, severity[:, column] / severity[present, column].mean(), 1.0)
-        weight, bias = logistic_regression(inputs, present.float(), importance)
+        weight, bias = logistic_regression(inputs, present.float())
+        if leaf in detection.as_high:
+            row = head.output.weight[2 + column].cpu(), head.output.bias[2 + column].cpu()
+            before, after = ((inputs[present] @ w + b).mean() for w, b in (row, (weight, bias)))
+            if min(before, after) <= 0:
+                raise InputError(
+                    f"{leaf} has logits of {before:.1f} before and {after:.1f} after on the mean where it is present; expected "
+                    "both above 0 of a leaf that stays as high: leave it out of `as_high`"
+                )
+            weight, bias = weight * before / after, bias * before / after
         head.output.weight[2 + column] = weight.to(device)
         head.output.bias[2 + column] = bias.to(device)

@@ -1,20 +1,22 @@
 """A new degradation without retraining: one more leaf, one more LoRA expert, everything else frozen.
 
-First the leaf is fitted (`leaves`) and left alone, then the expert is aimed and trained on the pairs, then the heads learn
-what it achieves (`leaves` again).
+First the leaf is fitted (`leaves`) and left alone, then the expert is aimed and trained on the pairs, with a little of the
+gradient through silent units (`LeakyGradients`), then the heads learn what it achieves (`leaves` again).
 """
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..runtime.errors import InputError
 from ..runtime.routing import Routing
-from .distillation import Weights, iterate
+from .data import Batch
+from .distillation import DistillationObjective, Weights, iterate
 from .leaves import CLOSED, leaf_units
 from .metrics import fidelity_loss
 from .pairs import Pairs
@@ -25,13 +27,14 @@ from .weights import Trained
 # A few thousand numbers learn, so steps are large; decay would move the frozen ones. Not with Muon: that makes an update's four
 # directions equally large, and some runs ended 4 dB below others.
 EXPERT_SCHEDULE = Schedule(
-    steps=600, batch=4, patch=128, learning_rate=0.01, weight_decay=0.0, muon=False, warmup=10, ema=0.95
+    steps=600, batch=4, patch=128, learning_rate=0.01, weight_decay=0.0, muon=False, warmup=100, ema=0.95
 )
 # The picture alone, with the gates of use: the frozen heads know nothing of the new degradation and would pull against it.
 EXPERT_WEIGHTS = Weights(unroll=(0.5, 0.5), true_gates=0.0, tokens=0.0, routing=0.0, quality=0.0, ranking=0.0)
 AIMED = 32  # crops that the rows of A are found on
 SPECK = 1e-3  # what those get where no crop has a gradient
 DAMPING = 0.01  # share of the inputs' mean square that is added to all directions of them
+SLOPE = 0.03  # of a silent unit, for gradients alone, when an expert begins to learn
 # Parameters of a student that have rows or columns by expert.
 EXPERT_ROWS, EXPERT_COLUMNS = ("lora_a.weight", "lora_a.bias"), ("lora_b.weight",)
 # Whose heads have hidden units of a leaf's own, and how many.
@@ -96,6 +99,36 @@ def expert_rows(config: StudentConfig, expert: str) -> slice:
     return slice(first, first + config.rank)
 
 
+class LeakyGradients(TorchFunctionMode):
+    """Within it a ReLU computes what it does, and lets a share of the gradient, `slope`, through where it is silent.
+
+    On a picture in which a student finds nothing, nearly all units before its correction are silent (all but 0.3 %), and an
+    expert that is to wake them has no gradient.
+    """
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.relu:
+            return func(*args, **(kwargs or {}))
+        (x,) = args
+        heard = F.leaky_relu(x, self.slope)
+        return heard + (torch.relu(x) - heard).detach()
+
+
+class ExpertObjective(DistillationObjective):
+    """The loss of an added expert: the picture alone, through silent units less and less: it ends with the true gradient."""
+
+    def __init__(self, student: Student, routing: Routing) -> None:
+        super().__init__(student, EXPERT_WEIGHTS, routing)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        with LeakyGradients(SLOPE * (1 - self.progress)):
+            return super().forward(batch)
+
+
 def aim_expert(student: Student, leaf: str, pairs: Pairs) -> None:
     """Give the expert of `leaf` rows of A that the error depends on most; B stays zero. Random rows learn as the draw has it.
 
@@ -113,7 +146,8 @@ def aim_expert(student: Student, leaf: str, pairs: Pairs) -> None:
     hooks = [block.conv1.register_forward_pre_hook(note) for block in blocks]
     try:
         for degraded, clean in pairs.crops(AIMED):
-            step = next(iterate(student, pairs.routing, degraded[None], 1))
+            with LeakyGradients(SLOPE):
+                step = next(iterate(student, pairs.routing, degraded[None], 1))
             fidelity_loss(step.restored, clean[None], EXPERT_WEIGHTS.floor).backward()
     finally:
         for hook in hooks:

@@ -27,7 +27,7 @@ PRESENT, KNOWN = 192, 256
 # Where the gate is half open: this far from the highest score of a known picture to the LOW quantile of the new ones.
 HALFWAY, LOW = 0.4, 0.1
 # A correction of quality: weight of its squared slopes, of its height on known pictures, how far below zero it is to be there.
-RIDGE, HUSH, SILENT = 0.03, 30.0, 2.0
+RIDGE, HUSH, SILENT = 0.003, 30.0, 2.0
 WORST, BEST = 0.02, 0.98  # qualities as far as a correction follows them
 
 

@@ -11,19 +11,15 @@ from torch import Tensor
 DECAY = 1e-3  # of the squared weights, for standardised inputs
 
 
-def logistic_regression(inputs: Tensor, labels: Tensor, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Weight (C,) and bias () of the logit of labels (N,) in {0, 1} from inputs (N, C).
-
-    `importance` (N,): how much a sample counts; all alike without it.
-    """
+def logistic_regression(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (C,) and bias () of the logit of labels (N,) in {0, 1} from inputs (N, C)."""
     centre, spread = inputs.mean(0), inputs.std(0) + 1e-3
     standard = (inputs - centre) / spread
     weight, bias = torch.zeros(inputs.shape[1]), torch.zeros(())
 
     def loss() -> Tensor:
         penalty = weight.square().sum() + bias.square()
-        wrong = F.binary_cross_entropy_with_logits(standard @ weight + bias, labels, importance)
-        return wrong + DECAY * penalty
+        return F.binary_cross_entropy_with_logits(standard @ weight + bias, labels) + DECAY * penalty
 
     minimise(loss, weight, bias)
     weight = weight / spread

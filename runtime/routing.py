@@ -48,7 +48,7 @@ class Prospect(NamedTuple):
     upright: bool
 
 
-# See Routing.likely (a belief of 0.73).
+# A logit above which what is said of a whole picture is believed (a belief of 0.73); see Routing.likely.
 LIKELY = 1.0
 # See Routing.variance; measured on the embedded `small` (docs/decisions.md).
 VARIANCE = {"rain": 0.17, "snow": 0.15, "haze": 0.07, "low_light": 0.07, "noise": 0.12, "blur": 0.01, "jpeg": 0.02}
@@ -125,7 +125,7 @@ def route(routing: Routing, granularity: float, logits: Sequence[float]) -> Gate
 def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequence[float]) -> tuple[float, ...]:
     """A tile's degradation logits: of the leaves in `routing.whole` its look's, if it says anything, and −∞ where that is not
     likely. Of those in `routing.uneven` the larger of both, and where the look's is not likely their sum, as of independent
-    evidence, or −∞ where that is not positive.
+    evidence, or −∞ where that is not above `LIKELY`: a gate that is half open does harm.
 
     `looks`: all up to the one that the tile goes by, the last; none for a picture of one tile. What the first one found
     unlikely no later one finds, but for leaves in `routing.uneven`: restoring adds no degradation.
@@ -141,7 +141,7 @@ def agreed_logits(routing: Routing, looks: Sequence[Sequence[float]], tile: Sequ
             return of_look if likely and not at_first <= 0 else -math.inf
         if likely:
             return max(of_look, of_tile)
-        return of_look + of_tile if of_look + of_tile > 0 else -math.inf
+        return of_look + of_tile if of_look + of_tile > LIKELY else -math.inf
 
     return tuple(agreed(*row) for row in zip(routing.leaves, looks[0], looks[-1], tile, strict=True))
 

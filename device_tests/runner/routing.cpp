@@ -59,10 +59,13 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
   return gates;
 }
 
-// Logit above which a look is believed of a leaf; that of leaves which `Routing::likely` does not name is 1.
+// Logit above which what is said of a whole picture is believed (a belief of 0.73).
+static constexpr double kLikely = 1.0;
+
+// Logit above which a look is believed of a leaf.
 static double least_likely(const Routing& routing, const std::string& leaf) {
   const auto known = routing.likely.find(leaf);
-  return known == routing.likely.end() ? 1.0 : known->second;
+  return known == routing.likely.end() ? kLikely : known->second;
 }
 
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
@@ -81,7 +84,7 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<std:
     } else if (likely) {
       logits.at(i) = std::max(look.at(i), tile.at(i));
     } else {
-      logits.at(i) = both > 0.0 ? both : kNo;
+      logits.at(i) = both > kLikely ? both : kNo;
     }
   }
   return logits;

@@ -39,8 +39,8 @@ double sigmoid(double x);
 // Throws std::runtime_error when there are not as many logits as leaves.
 Gates route(const Routing& routing, double granularity, const std::vector<double>& logits);
 // A tile's logits: of `whole` leaves the look's of its round, if it says anything, and -inf where that is not likely or the first
-// look denied it; of `uneven` ones the larger of both, or their sum where the look's is not likely. `looks`: of every round up to
-// the tile's own; none for a picture of one tile.
+// look denied it; of `uneven` ones the larger of both, or where the look's is not likely their sum, if it is above 1. `looks`: of
+// every round up to the tile's own; none for a picture of one tile.
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
                                   const std::vector<double>& tile);
 // Of a tile with these logits. A runner knows no gates that a caller states, and its own open no further than it believes.

@@ -11,7 +11,6 @@ from burnish.cli.training import train_section
 from burnish.distill.data import DegradedPatches, Mixture, list_pictures
 from burnish.distill.detection import Detection, fit_detection
 from burnish.distill.recipe import Schedule
-from burnish.distill.regression import logistic_regression
 from burnish.distill.student import SIZES, Student
 from burnish.distill.weights import read_student
 from burnish.runtime.bundle import embedded
@@ -53,6 +52,26 @@ def test_an_untrained_student_learns_to_tell_darkness_and_nothing_else_moves() -
         assert torch.equal(value[rows], before[name][rows]), name
 
 
+def test_a_leaf_stays_as_high_as_it_was_where_it_is_present() -> None:
+    pictures = DegradedPatches(list_pictures(PHOTOS / "train"), DARK, 64, 40, 0)
+    scenes = [pictures.scene(number) for number in range(40)]
+    dark = torch.stack([torch.from_numpy(scene.look) for scene in scenes if scene.severities[PLACE - 2] > 0])
+
+    def height(student: Student) -> float:
+        with torch.no_grad():
+            return float(student.encode(dark).assessment[:, PLACE].mean())
+
+    heights: dict[bool, float] = {}
+    for kept in (True, False):
+        student = read_student(embedded("nano") / "student.safetensors").student.eval()
+        before = height(student)
+        leaves = ("low_light",)
+        detection = Detection(leaves=leaves, as_high=leaves if kept else (), pictures=40, tile=64)
+        fit_detection(student, PHOTOS / "train", DARK, detection, 0, lambda _: None)
+        heights[kept] = height(student) - before
+    assert abs(heights[True]) < 0.5 < abs(heights[False]), heights
+
+
 def test_no_steps_fit_what_a_student_was_and_the_same_again(tmp_path: Path) -> None:
     section = DistillSection(
         photos=str(PHOTOS / "train"),
@@ -76,21 +95,19 @@ def test_no_steps_fit_what_a_student_was_and_the_same_again(tmp_path: Path) -> N
         assert same.all() or (name.startswith("encoder.head.output") and same[torch.arange(len(value)) != PLACE].all())
 
 
-def test_importance_moves_the_border() -> None:
-    inputs = torch.linspace(-1, 1, 200)[:, None]
-    labels = (inputs[:, 0] + 0.5 * torch.randn(200, generator=torch.Generator().manual_seed(0)) > 0).float()
-    borders = []
-    for present in (0.2, 1.0, 5.0):
-        weight, bias = logistic_regression(inputs, labels, torch.where(labels > 0, present, 1.0))
-        borders.append(float(-bias / weight[0]))
-    assert borders == sorted(borders, reverse=True)
-
-
 def test_what_cannot_be_fitted_is_refused() -> None:
     with pytest.raises(ValidationError, match="unknown leaf 'fog'; expected some of rain"):
         Detection(leaves=("fog",))
+    with pytest.raises(ValidationError, match="unknown leaf 'haze'; expected some of rain"):
+        Detection(leaves=("rain",), as_high=("haze",))
     with pytest.raises(ValidationError, match="`detection` is of students"):
         DistillSection(model="sipl-promptir-s", photos="x", detection=Detection(leaves=("haze",)))
     detection = Detection(leaves=("haze",), pictures=3, tile=64)
     with pytest.raises(InputError, match="haze is on 0 of 6 pictures"):
         fit_detection(Student(SIZES["nano"]).eval(), PHOTOS / "train", DARK, detection, 0, lambda _: None)
+    untrained = Student(SIZES["nano"]).eval()
+    with torch.no_grad():
+        untrained.encoder.head.output.bias.fill_(-9.0)
+    detection = Detection(leaves=("low_light",), as_high=("low_light",), pictures=12, tile=64)
+    with pytest.raises(InputError, match=r"low_light has logits of .* expected both above 0"):
+        fit_detection(untrained, PHOTOS / "train", DARK, detection, 0, lambda _: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from burnish.distill import leaves
 from burnish.distill import pairs as pairs_module
 from burnish.distill.degradations import KINDS, degrade
 from burnish.distill.distillation import iterate
-from burnish.distill.experts import EXPERT_SCHEDULE, add_expert, new_entries
+from burnish.distill.experts import EXPERT_SCHEDULE, SLOPE, LeakyGradients, add_expert, new_entries
 from burnish.distill.leaves import CLOSED, fit_leaf, see_known
 from burnish.distill.metrics import psnr, quality_of
 from burnish.distill.pairs import Pairs
@@ -69,6 +70,30 @@ def test_a_new_expert_changes_nothing_before_it_learns(embedded: Trained) -> Non
     picture = torch.rand(2, 3, 64, 64)
     for before, after in zip(refine(embedded, picture, 2), refine(grown, picture, 2), strict=True):
         assert (before - after).abs().max() < 1e-4
+
+
+def test_a_silent_unit_lets_a_little_of_the_gradient_through_and_computes_what_it_did() -> None:
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    with LeakyGradients(SLOPE):
+        y = torch.relu(x)
+        y.sum().backward()
+    assert torch.equal(y, torch.relu(x))
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, torch.where(x > 0, 1.0, SLOPE))
+
+
+def test_a_student_that_finds_nothing_passes_gradients_on(embedded: Trained) -> None:
+    """Nearly all units before the correction are silent on a picture in which nothing is found."""
+    photo = read(next((PHOTOS / "eval").glob("*.png"))).rgb[:128, :128]
+    block = embedded.student.refiner.level3[0]
+    sizes: list[float] = []
+    for context in (contextlib.nullcontext(), LeakyGradients(SLOPE)):
+        with context:
+            step = next(iterate(embedded.student, embedded.routing, stack([underwater(photo)]), 1))
+            (step.restored - stack([photo])).square().mean().backward()
+        sizes.append(float(block.conv1.weight.grad.norm()))
+        embedded.student.zero_grad()
+    assert sizes[1] > 10 * sizes[0], sizes
 
 
 def test_a_second_new_leaf_keeps_the_unit_of_the_first(embedded: Trained) -> None:

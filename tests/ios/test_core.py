@@ -107,7 +107,7 @@ CASES = {
     "four tiles in low light": (290, 310, Policy(max_iterations=2, min_gain=-1), 1_000_000, 5),
     "all views": (250, 272, Policy(min_iterations=4, rollback=False), 1_000_000, 15),
     "little memory": (290, 310, Policy(max_iterations=5, min_iterations=5), 1, 25),
-    "no roll-back": (280, 260, Policy(max_iterations=2, min_iterations=2, rollback=False), 1_000_000, 50),
+    "no roll-back": (280, 260, Policy(max_iterations=2, min_iterations=2, rollback=False), 1_000_000, 15),
 }
 
 

@@ -274,7 +274,8 @@ def test_an_unknown_backend_is_named(onnx_bundle: Path) -> None:
 
 
 def test_room_for_features_changes_cost_not_pixels(onnx_bundle: Path, pixels: NDArray[np.uint8]) -> None:
-    wanted = dict(max_iterations=3, min_iterations=3, rollback=False, min_gain=-1.0)
+    # The fifth goes on from the mean of four views, and asks for what the first encoded.
+    wanted = dict(max_iterations=5, min_iterations=5, rollback=False, min_gain=-1.0)
     plenty = Restorer.load(onnx_bundle, backend="onnxruntime", warm_up=False).restore(pixels, **wanted)
     scarce = Restorer.load(onnx_bundle, backend="onnxruntime", warm_up=False, feature_memory_mb=0).restore(
         pixels, **wanted

@@ -88,7 +88,10 @@ public struct Routing: Equatable, Sendable {
     return named.count == entries.count ? Dictionary(named) { first, _ in first } : nil
   }
 
-  private func leastLikely(_ leaf: String) -> Double { likely[leaf, default: 1] }
+  /// A logit above which what is said of a whole picture is believed (a belief of 0.73).
+  private static let believed = 1.0
+
+  private func leastLikely(_ leaf: String) -> Double { likely[leaf, default: Self.believed] }
 
   public var leaves: [String] { tree.flatMap(\.leaves) }
 
@@ -115,7 +118,7 @@ public struct Routing: Equatable, Sendable {
 
   /// A tile's degradation logits: of the leaves in `whole` its look's, if it says anything, and −∞ where that is not likely. Of
   /// those in `uneven` the larger of both, and where the look's is not likely their sum, as of independent evidence, or −∞ where
-  /// that is not positive.
+  /// that is not above `believed`: a gate that is half open does harm.
   ///
   /// `looks`: all up to the one that the tile goes by, the last; none for a picture of one tile. What the first one found unlikely
   /// no later one finds, but for leaves in `uneven`: restoring adds no degradation.
@@ -128,7 +131,7 @@ public struct Routing: Equatable, Sendable {
         return seen > leastLikely(leaves[$0]) && !(first[$0] <= 0) ? seen : -.infinity
       }
       if seen > leastLikely(leaves[$0]) { return max(seen, own) }
-      return seen + own > 0 ? seen + own : -.infinity
+      return seen + own > Self.believed ? seen + own : -.infinity
     }
   }
 

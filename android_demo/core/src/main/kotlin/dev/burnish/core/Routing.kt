@@ -17,6 +17,9 @@ enum class TokenSource(val word: String) { OWN("own"), LOOK("look"), MEAN("mean"
  */
 data class Prospect(val belief: Double, val variance: Double, val upright: Boolean)
 
+/** A logit above which what is said of a whole picture is believed (a belief of 0.73). */
+private const val LIKELY = 1.0
+
 /**
  * The degradation tree and the constants of routing, as bundle.json holds them.
  *
@@ -49,7 +52,7 @@ data class Routing(
     val experts: List<String> = tree.keys.toList() + leaves
 
     /** Logit above which a look is believed of a [leaf]. */
-    fun leastLikely(leaf: String): Double = likely[leaf] ?: 1.0
+    fun leastLikely(leaf: String): Double = likely[leaf] ?: LIKELY
 }
 
 /** Logistic function, without overflow; 0 for NaN: what a broken assessment says is not believed. */
@@ -80,7 +83,7 @@ fun route(routing: Routing, granularity: Double, logits: List<Double>): Gates {
 /**
  * A tile's degradation logits: of the leaves in [Routing.whole] its look's, if it says anything, and −∞ where that is not
  * likely. Of those in [Routing.uneven] the larger of both, and where the look's is not likely their sum, as of independent
- * evidence, or −∞ where that is not positive.
+ * evidence, or −∞ where that is not above [LIKELY]: a gate that is half open does harm.
  *
  * [looks] are all up to the one that the tile goes by, the last; none for a picture of one tile. What the first one found
  * unlikely no later one finds, but for leaves in [Routing.uneven]: restoring adds no degradation.
@@ -94,7 +97,7 @@ fun agreedLogits(routing: Routing, looks: List<List<Double>>, tile: List<Double>
             leaf !in routing.whole || seen.isNaN() -> own
             leaf !in routing.uneven || own.isNaN() -> if (seen > routing.leastLikely(leaf) && !denied) seen else Double.NEGATIVE_INFINITY
             seen > routing.leastLikely(leaf) -> maxOf(seen, own)
-            else -> if (seen + own > 0) seen + own else Double.NEGATIVE_INFINITY
+            else -> if (seen + own > LIKELY) seen + own else Double.NEGATIVE_INFINITY
         }
     }
 }

@@ -1,6 +1,6 @@
-"""Wrote benchmarks/protocol.json, once: python benchmarks/make_protocol.py NAME=FOLDER …
+"""Writes benchmarks/protocol.json: python benchmarks/make_protocol.py NAME=FOLDER …
 
-Kept to show how the file came about; the file itself is not changed any more.
+Conditions may be added behind the others, under a new version; what is there stays as it is.
 """
 
 from __future__ import annotations
@@ -35,18 +35,27 @@ TRIPLES = (
 def conditions() -> list[Condition]:
     """Clean, singles (noise σ 15, 25, 50; the others light and heavy; JPEG at quality 50 and 20), mixtures."""
     rows = [Condition(name="clean", group="clean", severities={})]
-    for sigma in (15, 25, 50):
-        rows.append(Condition(name=f"noise-{sigma}", group="single", severities={"gaussian_noise": sigma / 50}))
+    rows += [_noise(sigma) for sigma in (15, 25, 50)]
     for name, severity in (("jpeg-light", 0.5), ("jpeg-heavy", 0.875)):
         rows.append(Condition(name=name, group="single", severities={"jpeg": severity}))
-    for kind in SINGLES:
-        for label, severity in (("light", LIGHT), ("heavy", HEAVY)):
-            name = f"{kind.replace('_', '-')}-{label}"
-            rows.append(Condition(name=name, group="single", severities={kind: severity}))
+    rows += _light_and_heavy(SINGLES)
     for group, mixtures in (("double", DOUBLES), ("triple", TRIPLES)):
         for mixture in mixtures:
             rows.append(Condition(name="+".join(mixture).replace("_", "-"), group=group, severities=mixture))
-    return rows
+    # Of version 2, behind those that were there.
+    return [*rows, _noise(5), *_light_and_heavy(("camera_noise",))]
+
+
+def _noise(sigma: int) -> Condition:
+    return Condition(name=f"noise-{sigma}", group="single", severities={"gaussian_noise": sigma / 50})
+
+
+def _light_and_heavy(kinds: tuple[str, ...]) -> list[Condition]:
+    return [
+        Condition(name=f"{kind.replace('_', '-')}-{label}", group="single", severities={kind: severity})
+        for kind in kinds
+        for label, severity in (("light", LIGHT), ("heavy", HEAVY))
+    ]
 
 
 def main() -> None:
@@ -64,7 +73,7 @@ def main() -> None:
                 sums[row.name] += (100.0 if error < 1e-10 else -10 * np.log10(error)) / len(paths)
         hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
         sets[name] = PictureSet(files=hashes, input_psnr={k: round(v, 3) for k, v in sums.items()})
-    protocol = Protocol(version=1, conditions=tuple(rows), sets=sets, sha256="")
+    protocol = Protocol(version=2, conditions=tuple(rows), sets=sets, sha256="")
     protocol = protocol.model_copy(update={"sha256": protocol.digest()})
     Path(__file__).with_name("protocol.json").write_text(protocol.model_dump_json(indent=1) + "\n")
 

@@ -88,6 +88,9 @@ class DistillSection(Frozen):
         default=None,
         description="the one expert that learns, a leaf or a parent of the tree; all else of the student stays as it is",
     )
+    frozen: tuple[Literal["encoder", "refiner"], ...] = Field(
+        default=(), description="parts of the student that stay as they are"
+    )
     mixture: Mixture = Mixture()
     schedule: Schedule = Schedule()
     weights: Weights = Weights()
@@ -97,8 +100,8 @@ class DistillSection(Frozen):
 
     @model_validator(mode="after")
     def _leaves_the_rest_alone(self) -> DistillSection:
-        for name in ("expert", "detection"):
-            if getattr(self, name) is not None and self.model != "student":
+        for name in ("expert", "frozen", "detection"):
+            if getattr(self, name) and self.model != "student":
                 raise ValueError(f"`{name}` is of students; leave it out to train {self.model}")
         if self.expert is not None and (self.schedule.muon or self.schedule.weight_decay):
             raise ValueError(

@@ -71,6 +71,8 @@ def train_section(
     routing = routing or found
     if section.expert is not None:
         freeze_all_but(student, section.expert)
+    for part in section.frozen:
+        student.get_submodule(part).requires_grad_(False)
     objective, taught_by = _student_objective(student.train(), section, routing, recipe_path)
     warn_of_licences((*before.teachers, *taught_by), console)
     described = _described(section, recipe_path, photos) | {"routing": routing.model_dump(mode="json")}

@@ -23,7 +23,7 @@ from ..runtime.routing import Routing
 from ..runtime.tiles import GRID, make_small, to_program
 from ..runtime.tree import LEAVES
 from .degradations import KINDS, degrade
-from .recipe import Frozen
+from .recipe import Frozen, check_known
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MILDEST = 0.08
@@ -47,6 +47,9 @@ class Mixture(Frozen):
     leaves: dict[str, float] = Field(
         default={leaf: 2.0 if leaf == "noise" else 1.0 for leaf in LEAVES}, description="leaf → how often it is drawn"
     )
+    mild: float = Field(
+        default=1.0, gt=0, description="exponent of severities: 1 draws them evenly, a larger one mild ones more often"
+    )
     varied: float = Field(
         default=0.0,
         ge=0,
@@ -62,9 +65,7 @@ class Mixture(Frozen):
 
     @model_validator(mode="after")
     def _possible(self) -> Mixture:
-        unknown = sorted(set(self.leaves) - set(LEAVES))
-        if unknown:
-            raise ValueError(f"unknown leaf {unknown[0]!r}; expected some of {', '.join(LEAVES)}")
+        check_known(sorted(self.leaves), LEAVES)
         if min((*self.members, *self.leaves.values()), default=-1.0) < 0 or sum(self.members) <= 0:
             raise ValueError("shares must not be negative, and one of `members` must be positive")
         if len(self.members) - 1 > sum(weight > 0 for weight in self.leaves.values()):
@@ -79,7 +80,8 @@ class Mixture(Frozen):
         mixture: dict[str, float] = {}
         for leaf in sorted(leaves):
             kinds = [name for name, kind in KINDS.items() if kind.leaf == LEAVES[leaf]]
-            mixture[kinds[rng.integers(len(kinds))]] = float(rng.uniform(MILDEST, 1.0))
+            kind = kinds[rng.integers(len(kinds))]
+            mixture[kind] = float(MILDEST + (1 - MILDEST) * rng.random() ** self.mild)
         return mixture
 
 

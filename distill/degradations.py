@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Picture = NDArray[Any]  # float32; numpy's stubs lose the precision in arithmetic
+# Fills in a colour's missing sites from their neighbours, once divided by how many there are.
+BILINEAR = np.outer([0.5, 1, 0.5], [0.5, 1, 0.5]).astype(np.float32)
+
 Apply = Callable[[Picture, np.random.Generator], Picture]
 
 STAGES = ("scene", "weather", "light", "optics", "sensor", "jpeg")
@@ -54,6 +57,13 @@ def degrade(picture: Picture, severities: Mapping[str, float], seed: int) -> Pic
 
 def _resize(field: Picture, height: int, width: int) -> Picture:
     return np.asarray(Image.fromarray(field).resize((width, height), Image.Resampling.BICUBIC), np.float32)
+
+
+def _resize_colour(picture: Picture, height: int, width: int) -> Picture:
+    if picture.shape[:2] == (height, width):
+        return picture
+    channels = (np.ascontiguousarray(picture[..., channel], np.float32) for channel in range(3))
+    return np.stack([_resize(channel, height, width) for channel in channels], 2)
 
 
 def smooth_noise(height: int, width: int, rng: np.random.Generator, cells: float, octaves: int = 4) -> Picture:
@@ -135,6 +145,40 @@ def poisson_noise(severity: float) -> list[Step]:
         return picture + np.sqrt(read + (shot - read) * picture) * rng.standard_normal(picture.shape, np.float32)
 
     return [Step("sensor", apply)]
+
+
+def camera_noise(severity: float) -> list[Step]:
+    """Shot and read noise of a sensor as its picture shows it: neighbours share it, since missing sites of the Bayer pattern
+    are filled in, and white balance and the tone curve make it grow in red, in blue and in the dark.
+
+    Levels of phones and cameras after Brooks et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019, section 3:
+    shot noise of 2·10⁻⁴ to 1.2·10⁻² in linear light. In half of the pictures it is up to 1.8 times as coarse, as cameras'
+    own filters leave it.
+    """
+
+    def apply(picture: Picture, rng: np.random.Generator) -> Picture:
+        height, width = picture.shape[:2]
+        shot = 2e-4 * 60**severity
+        read = shot**2.18 * np.exp(1.2 + rng.normal(0, 0.26))
+        balance = np.float32([rng.uniform(1.6, 2.4), 1, rng.uniform(1.4, 1.9)])
+        coarseness = max(1.0, rng.uniform(0.2, 1.8))
+        rows, columns = round(height / coarseness), round(width / coarseness)
+        light = _linear(picture)
+        raw = _resize_colour(light, rows, columns) / balance
+        sites = _bayer(rows, columns, rng)
+        strength = np.sqrt(shot * np.clip(raw, 0, 1) + np.float32(read))
+        noise = strength * sites * rng.standard_normal(raw.shape, np.float32)
+        filled = np.where(sites, noise, convolve(noise, BILINEAR) / convolve(sites, BILINEAR))
+        return _display(light + balance * _resize_colour(filled, height, width))
+
+    return [Step("sensor", apply)]
+
+
+def _bayer(rows: int, columns: int, rng: np.random.Generator) -> Picture:
+    """Where a Bayer pattern that begins anywhere has red, green and blue: 1 in one of three channels, else 0."""
+    top, left = rng.integers(2, size=2)
+    y, x = (np.arange(rows) + top) % 2, (np.arange(columns) + left) % 2
+    return np.eye(3, dtype=np.float32)[y[:, None] + x[None, :]]
 
 
 # --- optics ----------------------------------------------------------------------------------------------------------
@@ -301,4 +345,6 @@ KINDS: dict[str, Kind] = {
     "gaussian_noise": Kind("noise", gaussian_noise),
     "poisson_noise": Kind("noise", poisson_noise),
     "jpeg": Kind("jpeg", jpeg),
+    # Random streams go by the place: what came later stands last.
+    "camera_noise": Kind("noise", camera_noise),
 }

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..runtime.errors import InputError
 from ..runtime.tree import LEAVES
-from .data import DegradedPatches, Mixture, list_pictures, to_tensor
-from .recipe import Frozen
+from .data import STAYING, DegradedPatches, Mixture, list_pictures, to_tensor
+from .recipe import Frozen, check_known
 from .regression import logistic_regression
 from .student import Student
 
@@ -35,10 +35,8 @@ class Detection(Frozen):
 
     @model_validator(mode="after")
     def _known(self) -> Detection:
-        for leaves, expected in ((self.leaves, LEAVES), (self.as_high, self.leaves)):
-            unknown = [leaf for leaf in leaves if leaf not in expected]
-            if unknown:
-                raise ValueError(f"unknown leaf {unknown[0]!r}; expected some of {', '.join(expected)}")
+        check_known(self.leaves, LEAVES)
+        check_known(self.as_high, self.leaves)
         return self
 
 
@@ -48,26 +46,31 @@ def fit_detection(
 ) -> None:
     """Fit the logits of `detection.leaves` again on pictures of `photos` under `mixture`; `seen` is told how many there are.
 
-    Mild ones count as much as severe ones: a light darkness that is missed costs as much as a deep one. Leaves in
-    `detection.as_high` keep the height of their gates, which their experts have learnt with. Raises InputError where a leaf is
-    on none or all of the pictures, or not believed where it is to stay as high.
+    Mild ones count as much as severe ones: a light darkness that is missed costs as much as a deep one. Leaves that a
+    picture made small has lost are fitted on tiles alone. Leaves in `detection.as_high` keep the height of their gates, which
+    their experts have learnt with. Raises InputError where a leaf is on none or all of the pictures, or not believed where it
+    is to stay as high.
     """
     head, device = student.encoder.head, next(student.parameters()).device
     scenes = DegradedPatches(list_pictures(photos), mixture, detection.tile, detection.pictures, seed)
     hidden: list[Tensor] = []
     severities: list[Tensor] = []
+    looks: list[bool] = []
     for number in range(detection.pictures):
         scene = scenes.scene(number)
         tile = scene.degraded[scene.cut(detection.tile, np.random.default_rng([seed, number, 2]))]
-        for picture in (torch.from_numpy(scene.look), to_tensor(tile)):
+        for picture, is_look in ((torch.from_numpy(scene.look), True), (to_tensor(tile), False)):
             features = student.encode(picture[None].to(device)).features
             hidden.append(torch.relu(head.hidden(head.pooled(*features))).cpu())
             severities.append(torch.from_numpy(scene.severities))
+            looks.append(is_look)
         seen(number + 1)
-    inputs, severity = torch.cat(hidden), torch.stack(severities)
+    tiles = ~torch.tensor(looks)
     for leaf in detection.leaves:
         column = student.config.leaves.index(leaf)
-        present = severity[:, column] > 0
+        # A picture made small has lost its noise and its blur.
+        told = torch.ones_like(tiles) if leaf in STAYING else tiles
+        inputs, present = torch.cat(hidden)[told], torch.stack(severities)[told, column] > 0
         if present.all() or not present.any():
             raise InputError(
                 f"{leaf} is on {int(present.sum())} of {len(present)} pictures; expected some with and some without: "

@@ -6,19 +6,21 @@ to the next iteration is detached, so the first iteration is never made worse to
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..runtime.routing import Routing
+from ..runtime.tree import LEAVES
 from .data import Batch
 from .metrics import fidelity_loss, psnr, quality_of
-from .recipe import Frozen
+from .recipe import Frozen, check_known
 from .student import Encoded, Student
 from .teachers.protocol import Teacher
 from .training import Objective
@@ -29,7 +31,7 @@ RANKING_SCALE = 0.01
 
 
 class Weights(Frozen):
-    """Weights of the losses."""
+    """Weights of the losses, and whose they are."""
 
     image: float = Field(
         default=1.0, ge=0, description="distance to the ground truth; 0 where a teacher is all there is to learn from"
@@ -60,12 +62,21 @@ class Weights(Frozen):
     match: Match = Field(
         default="skip", description="which of the teacher's rounds an iteration learns: see match_rounds"
     )
+    keep: tuple[str, ...] = Field(
+        default=(),
+        description="leaves whose samples learn what the student made of them at the start, with no regard to the truth",
+    )
     true_gates: float = Field(
         default=0.5, ge=0, le=1, description="share of samples routed by the truth, not by the student"
     )
     unroll: tuple[float, ...] = Field(
         default=(0.2, 0.6, 0.2), description="shares of steps that unroll 1, 2, 3, … iterations"
     )
+
+    @model_validator(mode="after")
+    def _known(self) -> Weights:
+        check_known(self.keep, LEAVES)
+        return self
 
 
 def route_batch(routing: Routing, granularity: Tensor, belief: Tensor) -> Tensor:
@@ -173,6 +184,8 @@ class DistillationObjective(Objective[Student]):
         self.weights, self.routing = weights, routing
         # In a list, so that the frozen teacher is no part of what is trained, averaged or saved.
         self._teacher: list[Teacher] = [] if teacher is None else [teacher.eval().requires_grad_(False)]
+        # A student keeps what it can by learning from itself (Li and Hoiem, "Learning without Forgetting", 2016).
+        self._start: list[Student] = [copy.deepcopy(student).eval().requires_grad_(False)] if weights.keep else []
         self._token_side = math.isqrt(student.config.tokens)
         self.project: nn.Linear | None = None
         if feature_width is not None:
@@ -214,6 +227,18 @@ class DistillationObjective(Objective[Student]):
         told = self.model.encoder.tokens(better)
         return estimate._replace(tokens=estimate.tokens.index_copy(0, chosen, told.to(estimate.tokens.dtype)))
 
+    def _goal(self, batch: Batch, current: Tensor, gates: Tensor) -> Tensor:
+        """The pictures to come to: the truth, or, of samples with a leaf that is kept, what the start makes of `current`."""
+        kept = [index for index, leaf in enumerate(self.routing.leaves) if leaf in self.weights.keep]
+        samples = (batch.severities[:, kept] > 0).any(1).nonzero()[:, 0]
+        if not len(samples):
+            return batch.clean
+        start = self._start[0].to(current.device)
+        with torch.no_grad():
+            original, estimate = start.encode(batch.degraded[samples]), start.encode(current[samples])
+            kept_as, _ = start.refine(current[samples], original, estimate, gates[samples])
+        return batch.clean.index_copy(0, samples, kept_as.to(batch.clean.dtype))
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         student, w, clean = self.model, self.weights, batch.clean
         rounds = 1 + int(torch.multinomial(torch.tensor(w.unroll), 1))
@@ -246,9 +271,10 @@ class DistillationObjective(Objective[Student]):
                 parts["routing"] = parts["routing"] + told
                 assessment = assessment.index_copy(0, tiles, by_look(self.routing, assessment[tiles], seen))
             estimate = self._privileged(estimate, current, clean)
-            restored, predicted = student.refine(current, original, estimate, self._gates(assessment, remaining))
+            gates = self._gates(assessment, remaining)
+            restored, predicted = student.refine(current, original, estimate, gates)
             restored, predicted = restored.float(), predicted.float()
-            parts["image"] = parts["image"] + fidelity_loss(restored, clean, w.floor)
+            parts["image"] = parts["image"] + fidelity_loss(restored, self._goal(batch, current, gates), w.floor)
             if taught:
                 picture, features = taught[t]
                 parts["teacher"] = parts["teacher"] + fidelity_loss(restored[: len(picture)], picture, w.floor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -9,6 +11,14 @@ class Frozen(BaseModel):
     """Base of all configuration: immutable, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def check_known(leaves: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError, which pydantic tells as its own, for a leaf that is not known."""
+    expected = tuple(known)
+    for leaf in leaves:
+        if leaf not in expected:
+            raise ValueError(f"unknown leaf {leaf!r}; expected some of {', '.join(expected)}")
 
 
 class Schedule(Frozen):

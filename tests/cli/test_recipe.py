@@ -36,6 +36,7 @@ def test_training_needs_nothing_that_only_exports_need() -> None:
         ("distill: {photos: p, model: restormerr}", "expected student, "),
         ("distill: {photos: p, expert: haze}", "needs muon: false and weight_decay: 0"),
         ("distill: {photos: p, model: nafnet, expert: haze}", "of students; leave it out to train nafnet"),
+        ("distill: {photos: p, model: nafnet, frozen: [encoder]}", "`frozen` is of students"),
         ("export: {tile: 200}", "multiple of 16"),
         ("export: {programs: [onnx-fp64]}", "unknown program 'onnx-fp64'"),
         ("validate: {photos: p, programs: [onnx]}", "unknown program 'onnx'"),

@@ -45,6 +45,24 @@ def test_noise_has_the_stated_sigma(crop: NDArray[np.float32]) -> None:
     assert noise.std() * 255 == pytest.approx(25.0, rel=0.03)
 
 
+def test_a_cameras_noise_is_shared_by_neighbours_and_larger_in_the_dark() -> None:
+    """As demosaicing and a tone curve leave it; white noise is neither."""
+
+    def noise_on(level: float, kind: str) -> NDArray[np.float32]:
+        grey = np.full((96, 96, 3), level, np.float32)
+        return np.stack([degrade(grey, {kind: 0.4}, seed) - grey for seed in range(12)])
+
+    def shared(noise: NDArray[np.float32]) -> float:
+        return float(np.corrcoef(noise[:, :, 1:].ravel(), noise[:, :, :-1].ravel())[0, 1])
+
+    camera, white = noise_on(0.5, "camera_noise"), noise_on(0.5, "gaussian_noise")
+    assert shared(camera) > 0.5 > 0.1 > abs(shared(white))
+    assert np.abs(camera.mean((0, 1, 2))).max() < 0.1 * camera.std()
+    green = camera[..., 1].std()
+    assert min(camera[..., 0].std(), camera[..., 2].std()) > 1.2 * green
+    assert noise_on(0.1, "camera_noise").std() > 1.2 * camera.std()
+
+
 def test_order_is_physical_whatever_the_order_given(crop: NDArray[np.float32]) -> None:
     one = degrade(crop, {"jpeg": 0.5, "haze": 0.5, "motion_blur": 0.5}, 3)
     other = degrade(crop, {"motion_blur": 0.5, "haze": 0.5, "jpeg": 0.5}, 3)

@@ -52,6 +52,25 @@ def test_an_untrained_student_learns_to_tell_darkness_and_nothing_else_moves() -
         assert torch.equal(value[rows], before[name][rows]), name
 
 
+def test_what_a_picture_made_small_has_lost_is_fitted_on_tiles() -> None:
+    """Looks at noisy pictures, which show no noise, would teach to miss it."""
+    noisy = Mixture(members=(0.5, 0.5), leaves={"noise": 1.0})
+    place = 2 + LEAVES.index("noise")
+    student = read_student(embedded("nano") / "student.safetensors").student.eval()
+    with torch.no_grad():
+        student.encoder.head.output.weight[place] = 0
+    fit_detection(
+        student, PHOTOS / "train", noisy, Detection(leaves=("noise",), pictures=60, tile=64), 0, lambda _: None
+    )
+    tiles = DegradedPatches(list_pictures(PHOTOS / "dev"), noisy, 64, 40, 1)
+    batch = [tiles[index] for index in range(40)]
+    with torch.no_grad():
+        logits = student.encode(torch.stack([sample.degraded for sample in batch])).assessment[:, place]
+    severity = torch.stack([sample.severities for sample in batch])[:, place - 2]
+    assert (logits[severity > 0.3] > 0).float().mean() > 0.9
+    assert (logits[severity == 0] > 0).float().mean() < 0.2
+
+
 def test_a_leaf_stays_as_high_as_it_was_where_it_is_present() -> None:
     pictures = DegradedPatches(list_pictures(PHOTOS / "train"), DARK, 64, 40, 0)
     scenes = [pictures.scene(number) for number in range(40)]

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from burnish.cli.recipe import DistillSection
+from burnish.cli.training import train_section
 from burnish.distill import data
 from burnish.distill.data import Batch, DegradedPatches, Mixture, Photographs, list_pictures, vary
 from burnish.distill.distillation import DistillationObjective, Weights, route_batch
@@ -17,13 +19,15 @@ from burnish.distill.teachers.protocol import Teacher
 from burnish.distill.teachers.registry import create
 from burnish.distill.training import train
 from burnish.distill.weights import Trained, load_teacher, read_student, save_student
-from burnish.runtime.bundle import Provenance
+from burnish.runtime.bundle import Provenance, embedded
 from burnish.runtime.bundle import Teacher as Origin
 from burnish.runtime.errors import InputError
 from burnish.runtime.pictures import read
 from burnish.runtime.routing import Routing, route
 from burnish.runtime.tiles import GRID
 from burnish.runtime.tree import LEAVES
+from pydantic import ValidationError
+from rich.console import Console
 from safetensors.torch import load_file
 from shared import PHOTOS
 
@@ -111,6 +115,46 @@ def test_wide_samples_are_tiles_of_a_scene_with_a_look_at_all_of_it() -> None:
     assert last.look.shape == (3, 64, 64)
     np.testing.assert_allclose(last.look.mean((1, 2)), scene.degraded.mean((0, 1)), atol=0.05)
     assert last.severities[LEAVES.index("haze")] > 0
+
+
+def test_mild_degradations_can_be_drawn_more_often() -> None:
+    drawn: list[float] = []
+    for mild in (1.0, 2.0):
+        mixture, rng = Mixture(members=(0.0, 1.0), mild=mild), np.random.default_rng(0)
+        severities = [severity for _ in range(400) for severity in mixture.draw(rng).values()]
+        assert data.MILDEST <= min(severities) < max(severities) <= 1
+        drawn.append(float(np.median(severities)))
+    assert drawn == pytest.approx([data.MILDEST + (1 - data.MILDEST) * half for half in (0.5, 0.25)], abs=0.05)
+
+
+def test_a_frozen_part_stays_as_it_is(tmp_path: Path) -> None:
+    section = DistillSection(
+        photos="-", size="nano", start="embedded", frozen=("encoder",), schedule=quick(2, weight_decay=0.1)
+    )
+    path = train_section(section, None, tmp_path, PHOTOS / "train", tmp_path / "run", Console(quiet=True))
+    before = read_student(embedded("nano") / "student.safetensors").student.state_dict()
+    changed = {name for name, value in read_student(path).student.state_dict().items() if not value.equal(before[name])}
+    assert changed
+    assert {name.partition(".")[0] for name in changed} == {"refiner"}
+
+
+def test_leaves_that_are_kept_learn_what_the_student_made_of_them() -> None:
+    """At the start nothing is left to learn of them, however far the truth is; the others learn the truth."""
+    hazy, dark = (
+        Batch(*torch.utils.data.default_collate([patches[index] for index in range(4)]))
+        for patches in (
+            DegradedPatches(list_pictures(PHOTOS / "train"), Mixture(members=(0, 1), leaves={leaf: 1}), 32, 4, seed=2)
+            for leaf in ("haze", "low_light")
+        )
+    )
+    learner = objective(keep=("haze",), unroll=(0.0, 1.0))
+    begun = [float(learner(batch)["image"].detach()) for batch in (hazy, dark)]
+    assert begun[0] < 1e-3 < 0.5 < begun[1]
+    with torch.no_grad():
+        learner.model.refiner.correction.bias.weight.mul_(50)
+    assert learner(hazy)["image"] > 0.05
+    with pytest.raises(ValidationError, match="unknown leaf 'fog'; expected some of"):
+        Weights(keep=("fog",))
 
 
 def test_a_tile_goes_by_the_tokens_and_gates_of_its_look() -> None:

@@ -160,7 +160,7 @@ def camera_noise(severity: float) -> list[Step]:
         height, width = picture.shape[:2]
         shot = 2e-4 * 60**severity
         read = shot**2.18 * np.exp(1.2 + rng.normal(0, 0.26))
-        balance = np.float32([rng.uniform(1.6, 2.4), 1, rng.uniform(1.4, 1.9)])
+        balance = np.array([rng.uniform(1.6, 2.4), 1, rng.uniform(1.4, 1.9)], np.float32)
         coarseness = max(1.0, rng.uniform(0.2, 1.8))
         rows, columns = round(height / coarseness), round(width / coarseness)
         light = _linear(picture)

@@ -53,24 +53,24 @@ def fit_detection(
     """
     head, device = student.encoder.head, next(student.parameters()).device
     scenes = DegradedPatches(list_pictures(photos), mixture, detection.tile, detection.pictures, seed)
-    hidden: list[Tensor] = []
+    seen_of: list[Tensor] = []  # of every scene what hidden units say of the look at it, and of a tile
     severities: list[Tensor] = []
-    looks: list[bool] = []
     for number in range(detection.pictures):
         scene = scenes.scene(number)
         tile = scene.degraded[scene.cut(detection.tile, np.random.default_rng([seed, number, 2]))]
-        for picture, is_look in ((torch.from_numpy(scene.look), True), (to_tensor(tile), False)):
-            features = student.encode(picture[None].to(device)).features
-            hidden.append(torch.relu(head.hidden(head.pooled(*features))).cpu())
-            severities.append(torch.from_numpy(scene.severities))
-            looks.append(is_look)
+        features = [
+            student.encode(picture[None].to(device)).features
+            for picture in (torch.from_numpy(scene.look), to_tensor(tile))
+        ]
+        seen_of.append(torch.cat([torch.relu(head.hidden(head.pooled(*f))).cpu() for f in features]))
+        severities.append(torch.from_numpy(scene.severities))
         seen(number + 1)
-    tiles = ~torch.tensor(looks)
+    hidden, severity = torch.stack(seen_of), torch.stack(severities)
     for leaf in detection.leaves:
         column = student.config.leaves.index(leaf)
-        # A picture made small has lost its noise and its blur.
-        told = torch.ones_like(tiles) if leaf in STAYING else tiles
-        inputs, present = torch.cat(hidden)[told], torch.stack(severities)[told, column] > 0
+        # A picture made small has lost its noise and its blur: of these, tiles alone tell.
+        told = hidden if leaf in STAYING else hidden[:, 1:]
+        inputs, present = told.flatten(0, 1), (severity[:, column] > 0).repeat_interleave(told.shape[1])
         if present.all() or not present.any():
             raise InputError(
                 f"{leaf} is on {int(present.sum())} of {len(present)} pictures; expected some with and some without: "

@@ -33,7 +33,7 @@ TRIPLES = (
 
 
 def conditions() -> list[Condition]:
-    """Clean, singles (noise σ 15, 25, 50; the others light and heavy; JPEG at quality 50 and 20), mixtures."""
+    """Clean, singles (noise σ 15, 25, 50; the others light and heavy; JPEG at quality 50 and 20), mixtures, what was added."""
     rows = [Condition(name="clean", group="clean", severities={})]
     rows += [_noise(sigma) for sigma in (15, 25, 50)]
     for name, severity in (("jpeg-light", 0.5), ("jpeg-heavy", 0.875)):

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Picture = NDArray[Any]  # float32; numpy's stubs lose the precision in arithmetic
-# Fills in a colour's missing sites from their neighbours, once divided by how many there are.
-BILINEAR = np.outer([0.5, 1, 0.5], [0.5, 1, 0.5]).astype(np.float32)
-
 Apply = Callable[[Picture, np.random.Generator], Picture]
 
 STAGES = ("scene", "weather", "light", "optics", "sensor", "jpeg")
+# Fills in a colour's missing sites from their neighbours, once divided by how many there are.
+BILINEAR = np.outer([0.5, 1, 0.5], [0.5, 1, 0.5]).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ RANKING_SCALE = 0.01
 
 
 class Weights(Frozen):
-    """Weights of the losses, and whose they are."""
+    """Weights of the losses."""
 
     image: float = Field(
         default=1.0, ge=0, description="distance to the ground truth; 0 where a teacher is all there is to learn from"
@@ -229,13 +229,17 @@ class DistillationObjective(Objective[Student]):
 
     def _goal(self, batch: Batch, current: Tensor, gates: Tensor) -> Tensor:
         """The pictures to come to: the truth, or, of samples with a leaf that is kept, what the start makes of `current`."""
+        if not self._start:
+            return batch.clean
         kept = [index for index, leaf in enumerate(self.routing.leaves) if leaf in self.weights.keep]
         samples = (batch.severities[:, kept] > 0).any(1).nonzero()[:, 0]
         if not len(samples):
             return batch.clean
         start = self._start[0].to(current.device)
         with torch.no_grad():
-            original, estimate = start.encode(batch.degraded[samples]), start.encode(current[samples])
+            original = estimate = start.encode(batch.degraded[samples])
+            if current is not batch.degraded:
+                estimate = start.encode(current[samples])
             kept_as, _ = start.refine(current[samples], original, estimate, gates[samples])
         return batch.clean.index_copy(0, samples, kept_as.to(batch.clean.dtype))
 

@@ -34,7 +34,9 @@ EXPERT_WEIGHTS = Weights(unroll=(0.5, 0.5), true_gates=0.0, tokens=0.0, routing=
 AIMED = 32  # crops that the rows of A are found on
 SPECK = 1e-3  # what those get where no crop has a gradient
 DAMPING = 0.01  # share of the inputs' mean square that is added to all directions of them
-SLOPE = 0.03  # of a silent unit, for gradients alone, when an expert begins to learn
+# Of a silent unit, for gradients alone, when an expert begins to learn; the share of its training after which that is none. By
+# then units have woken: a gradient that is wrong for longer puts them to sleep again.
+SLOPE, AWAKE = 0.1, 0.2
 # Parameters of a student that have rows or columns by expert.
 EXPERT_ROWS, EXPERT_COLUMNS = ("lora_a.weight", "lora_a.bias"), ("lora_b.weight",)
 # Whose heads have hidden units of a leaf's own, and how many.
@@ -119,13 +121,13 @@ class LeakyGradients(TorchFunctionMode):
 
 
 class ExpertObjective(DistillationObjective):
-    """The loss of an added expert: the picture alone, through silent units less and less: it ends with the true gradient."""
+    """The loss of an added expert: the picture alone, through silent units less and less: most of it is the true gradient."""
 
     def __init__(self, student: Student, routing: Routing) -> None:
         super().__init__(student, EXPERT_WEIGHTS, routing)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        with LeakyGradients(SLOPE * (1 - self.progress)):
+        with LeakyGradients(SLOPE * max(0.0, 1 - self.progress / AWAKE)):
             return super().forward(batch)
 
 

@@ -43,7 +43,7 @@ NOISE = Mixture(members=(0.0, 1.0), leaves={"noise": 1})
 TRAINED = {
     "promptir": (200, 1e-2, 8, 48, NOISE),
     "sipl-promptir": (300, 1e-2, 8, 48, NOISE),
-    "uir-lora": (120, 8e-3, 8, 48, NOISE),
+    "uir-lora": (200, 8e-3, 8, 48, NOISE),
     "unirestorer": (150, 2e-3, 4, 48, NOISE),
     "rar": (100, 2e-3, 8, 64, NOISE),
 }

@@ -13,6 +13,7 @@ from ..runtime.bundle import EMBEDDED_TEACHER
 from ..runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from ..distill.data import Mixture
     from ..distill.teachers.protocol import Card, Teacher
 
 app = typer.Typer(no_args_is_help=True, help="The restorers that students learn from.")
@@ -133,6 +134,9 @@ def cache(
     samples: Annotated[int, typer.Option(min=1, help="patches to restore")] = 4096,
     patch: Annotated[int, typer.Option(min=32, help="side of a patch, a multiple of 16")] = 96,
     seed: Annotated[int, typer.Option()] = 0,
+    mixture: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="whose `distill.mixture` degrades the photographs")
+    ] = None,
     devices: Annotated[int, typer.Option(min=1, help="processes or GPUs")] = 1,
 ) -> None:
     """Write a teacher's trajectories once, to distil from many times; finished shards are kept when started again."""
@@ -150,7 +154,7 @@ def cache(
         raise InputError(f"patch is {patch}; expected a multiple of 16")
     if name not in (NAME, *TEACHERS):
         raise InputError(f"unknown teacher {name!r}; expected one of {', '.join((*TEACHERS, NAME))}")
-    source = Photographs(data, Mixture(), patch, seed)
+    source = Photographs(data, Mixture() if mixture is None else _mixture(mixture, name), patch, seed)
     folder = FolderTrajectories(data, patch, seed) if name == NAME else None
     teacher = None if folder else _load(name, weights, base, settings)
     card = teacher.card if teacher else CARD
@@ -182,6 +186,23 @@ def cache(
         task = bar.add_task("cache", total=None)
         write_cache(producer, manifest, out, fabric, lambda done, total: bar.update(task, completed=done, total=total))
     console.print(f"cache: {out}")
+
+
+def _mixture(recipe: Path, teacher: str) -> Mixture:
+    """What a recipe's photographs are degraded by, where a cache can hold it. Raises InputError."""
+    from ..distill.teachers.folder import NAME
+    from .recipe import read_recipe
+
+    section = read_recipe(recipe).distill
+    if section is None:
+        raise InputError(f"{recipe} has no distill section, whose mixture would be taken")
+    if teacher == NAME:
+        raise InputError("--mixture is of photographs that are degraded here; those of a folder are degraded already")
+    if section.mixture.wide:
+        raise InputError(
+            f"{recipe}: mixture.wide is {section.mixture.wide:g}; expected 0, since a cache holds no looks at larger pictures"
+        )
+    return section.mixture
 
 
 def _use(card: Card) -> str:

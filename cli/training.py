@@ -81,7 +81,7 @@ def train_section(
         _fit_detection(student, section, photos, console)
     provenance = Provenance(
         teachers=tuple(dict.fromkeys((*before.teachers, *taught_by))),
-        data=tuple(dict.fromkeys((*before.data, str(section.cache or photos.name)))),
+        data=tuple(dict.fromkeys((*before.data, _data_name(section, recipe_path, photos)))),
         commands=(*before.commands, f"burnish distill {recipe_path.name}"),
         licence=section.licence or before.licence,
     )
@@ -175,6 +175,13 @@ def _described(section: DistillSection, recipe_path: Path, photos: Path) -> dict
     fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", "licence", *used})
     hashes = {name: path and sha256(path) for name, path in used.items()}
     return fixed | hashes | {"data": data, "schedule": _fixed(section.schedule)}
+
+
+def _data_name(section: DistillSection, recipe_path: Path, photos: Path) -> str:
+    """The name of the folder of photographs, also of those that a cache was made of."""
+    from ..distill.teachers.cache import read_manifest
+
+    return photos.name if section.cache is None else read_manifest(resolve(recipe_path, section.cache)).data
 
 
 def _fixed(schedule: Schedule) -> dict[str, Any]:

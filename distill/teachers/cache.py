@@ -33,6 +33,7 @@ from .protocol import Teacher
 
 MANIFEST = "cache.json"
 SHARD = 64  # samples a file
+TOGETHER = 8  # samples that a teacher restores at once; 32 took a quarter longer each on a CPU
 OPEN = 256  # files that a reader keeps open
 
 
@@ -75,12 +76,14 @@ class TeacherProducer:
     def batch(self, start: int, stop: int) -> Batch:
         loader = DataLoader(self.source.samples(start, stop), stop - start)
         batch = Batch(*next(iter(loader)))
-        trajectory = self.teacher.to(self.device).eval().restore(batch.degraded.to(self.device), self.rounds)
-        features = [step.features for step in trajectory if step.features is not None]
-        return batch._replace(
-            rounds=torch.stack([step.picture for step in trajectory], 1).cpu(),
-            features=torch.stack(features, 1).float().cpu() if features else batch.features,
-        )
+        teacher = self.teacher.to(self.device).eval()
+        rounds, features = [], []
+        for degraded in batch.degraded.split(TOGETHER):
+            trajectory = teacher.restore(degraded.to(self.device), self.rounds)
+            rounds.append(torch.stack([step.picture for step in trajectory], 1).cpu())
+            told = [step.features for step in trajectory if step.features is not None]
+            features += [torch.stack(told, 1).float().cpu()] if told else []
+        return batch._replace(rounds=torch.cat(rounds), features=torch.cat(features) if features else batch.features)
 
 
 def digest(teacher: Teacher) -> str:

@@ -31,10 +31,11 @@ from burnish.distill.teachers.folder import FolderTrajectories
 from burnish.distill.teachers.protocol import Teacher, origin
 from burnish.distill.teachers.registry import create
 from burnish.distill.training import train
-from burnish.distill.weights import save_teacher
+from burnish.distill.weights import read_student, save_teacher
 from burnish.runtime.errors import InputError
 from burnish.runtime.pictures import Picture, write
 from burnish.runtime.routing import Routing
+from burnish.runtime.tree import LEAVES
 from numpy.typing import NDArray
 from shared import PHOTOS
 from typer.testing import CliRunner
@@ -274,3 +275,48 @@ def test_ranking_punishes_the_wrong_order_alone() -> None:
     low, high, better = torch.tensor([[0.4]]), torch.tensor([[0.5]]), torch.tensor([[0.05]])
     assert ranking_loss(low, high, better) < 0.01 < 1 < ranking_loss(high, low, better)
     assert ranking_loss(low, high, torch.zeros(1, 1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "mixture", "said"),
+    [
+        ("sipl-student", "{wide: 0.5}", "mixture.wide is 0.5; expected 0"),
+        ("folder", "{mild: 2}", "those of a folder are degraded already"),
+        ("sipl-student", None, "has no distill section"),
+    ],
+)
+def test_a_mixture_that_no_cache_can_hold_is_refused(name: str, mixture: str | None, said: str, tmp_path: Path) -> None:
+    section = f"distill: {{photos: photos, mixture: {mixture}}}" if mixture else ""
+    (tmp_path / "recipe.yaml").write_text(f"version: 1\n{section}\n")
+    arguments = ["teacher", "cache", name, str(PHOTOS / "train"), str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*arguments, "--mixture", str(tmp_path / "recipe.yaml")])
+    assert isinstance(done.exception, InputError)
+    assert said in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cache_holds_the_mixture_of_a_recipe_and_names_its_photographs_in_what_learns(tmp_path: Path) -> None:
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "cache"
+    recipe.write_text(
+        f"""
+version: 1
+distill:
+  size: nano
+  photos: {PHOTOS / "dev"}
+  cache: cache
+  mixture: {{members: [0, 1], leaves: {{noise: 1}}}}
+  schedule: {{steps: 1, batch: 2, patch: 32, workers: 0, warmup: 1}}
+"""
+    )
+    arguments = ["--samples", "4", "--patch", "32", "--rounds", "1", "--mixture", str(recipe)]
+    done = CliRunner().invoke(app, ["teacher", "cache", "sipl-student", str(PHOTOS / "train"), str(out), *arguments])
+    assert done.exit_code == 0, done.output
+    noise = LEAVES.index("noise")
+    for sample in (CachedTrajectories(out, 32, 0).samples(0, 4)[index] for index in range(4)):
+        assert sample.severities[noise] > 0
+        assert int((sample.severities > 0).sum()) == 1
+    done = CliRunner().invoke(app, ["distill", str(recipe), "--out", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    provenance = read_student(tmp_path / "run" / "student.safetensors").provenance
+    assert provenance.data == ("train",)
+    assert [teacher.name for teacher in provenance.teachers] == ["sipl-student"]

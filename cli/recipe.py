@@ -190,3 +190,10 @@ def read_recipe(path: Path) -> Recipe:
 def resolve(recipe: Path, path: str) -> Path:
     """A path in a recipe, relative to the recipe's folder."""
     return (recipe.parent / path).resolve()
+
+
+def distill_section(recipe: Recipe, path: Path) -> DistillSection:
+    """What a recipe trains. Raises InputError where it trains nothing."""
+    if recipe.distill is None:
+        raise InputError(f"{path} has no distill section; see recipes/student-small.yaml")
+    return recipe.distill

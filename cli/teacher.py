@@ -191,11 +191,9 @@ def cache(
 def _mixture(recipe: Path, teacher: str) -> Mixture:
     """What a recipe's photographs are degraded by, where a cache can hold it. Raises InputError."""
     from ..distill.teachers.folder import NAME
-    from .recipe import read_recipe
+    from .recipe import distill_section, read_recipe
 
-    section = read_recipe(recipe).distill
-    if section is None:
-        raise InputError(f"{recipe} has no distill section, whose mixture would be taken")
+    section = distill_section(read_recipe(recipe), recipe)
     if teacher == NAME:
         raise InputError("--mixture is of photographs that are degraded here; those of a folder are degraded already")
     if section.mixture.wide:

@@ -16,7 +16,7 @@ from ..runtime.files import replace
 from ..runtime.quality import PSNR_AT_ONE, PSNR_AT_ZERO
 from ..runtime.routing import Routing
 from .progress import QUIET_SECONDS, counting
-from .recipe import EMBEDDED_WEIGHTS, DistillSection, read_recipe, resolve
+from .recipe import EMBEDDED_WEIGHTS, DistillSection, distill_section, read_recipe, resolve
 
 if TYPE_CHECKING:
     from ..distill.data import Source
@@ -33,9 +33,7 @@ TRAINED = ("checkpoint.pt", "weights.safetensors")
 def distill_command(recipe_path: Path, out: Path, data: Path | None, minutes: float | None, console: Console) -> Path:
     """Train what a recipe's distill section describes; returns the weights."""
     recipe = read_recipe(recipe_path)
-    section = recipe.distill
-    if section is None:
-        raise InputError(f"{recipe_path} has no distill section; see recipes/student-small.yaml")
+    section = distill_section(recipe, recipe_path)
     if minutes is not None:
         section = section.model_copy(update={"schedule": section.schedule.model_copy(update={"minutes": minutes})})
     return train_section(
@@ -76,12 +74,13 @@ def train_section(
     objective, taught_by = _student_objective(student.train(), section, routing, recipe_path)
     warn_of_licences((*before.teachers, *taught_by), console)
     described = _described(section, recipe_path, photos) | {"routing": routing.model_dump(mode="json")}
+    data = _data_name(section, recipe_path, photos)
     _train(objective, section.model, section.schedule, source, out, described, console)
     if section.detection is not None:
         _fit_detection(student, section, photos, console)
     provenance = Provenance(
         teachers=tuple(dict.fromkeys((*before.teachers, *taught_by))),
-        data=tuple(dict.fromkeys((*before.data, _data_name(section, recipe_path, photos)))),
+        data=tuple(dict.fromkeys((*before.data, data))),
         commands=(*before.commands, f"burnish distill {recipe_path.name}"),
         licence=section.licence or before.licence,
     )

@@ -44,6 +44,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _adb_folder() -> None:
+    """adb makes its folder itself, but of two that do at the same time, one aborts."""
+    (Path.home() / ".android").mkdir(mode=0o750, exist_ok=True)
+
+
 def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path]) -> Path:
     """What takes long is made by the process that needs it first, for all that share the tests."""
     base = factory.getbasetemp()

@@ -27,7 +27,7 @@ from ..runtime.files import replace
 from ..runtime.pictures import Picture, read, write
 from .recipe import Recipe, read_recipe, resolve
 from .stages import export_command, quantize_stage, validate_command
-from .training import embedded_student, start_path, teacher_path, train_section
+from .training import embedded_student, start_paths, teacher_path, train_section
 
 
 def run_pipeline(recipe_path: Path, out: Path, console: Console) -> None:
@@ -88,7 +88,7 @@ class _Run:
         if section is None:
             return embedded_student()
         photos = resolve(self.path, section.photos)
-        used = [start_path(section, self.path), teacher_path(section.teacher, self.path)]
+        used = [*start_paths(section, self.path), teacher_path(section.teacher, self.path)]
         routing = self.recipe.routing and self.recipe.routing.model_dump(mode="json")
         depends = [section.model_dump(mode="json"), routing, _tree(photos), *(_hash(path) for path in used if path)]
         if section.cache is not None:

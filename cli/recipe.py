@@ -73,9 +73,10 @@ class DistillSection(Frozen):
         default={}, description="of the teacher to train, as `burnish teacher info` lists them"
     )
     photos: str
-    start: str | None = Field(
+    start: tuple[str, ...] | str | None = Field(
         default=None,
-        description="weights to continue from: a file (a smaller student is widened), or 'embedded' for a student",
+        description="weights to continue from: a file (a smaller student is widened), or 'embedded' for a student; of several, "
+        "the mean",
     )
     teacher: str | None = Field(
         default=None, description="a teacher's weights, or 'embedded'; null for ground truth alone"
@@ -103,6 +104,8 @@ class DistillSection(Frozen):
         for name in ("expert", "frozen", "detection"):
             if getattr(self, name) and self.model != "student":
                 raise ValueError(f"`{name}` is of students; leave it out to train {self.model}")
+        if isinstance(self.start, tuple) and (self.model != "student" or not self.start):
+            raise ValueError("a list in `start` is of students, at least one; give one file to train from it alone")
         if self.expert is not None and (self.schedule.muon or self.schedule.weight_decay):
             raise ValueError(
                 "`expert` needs muon: false and weight_decay: 0 in `schedule`, which would move the other experts"

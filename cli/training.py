@@ -54,8 +54,8 @@ def train_section(
         from ..distill.teachers.registry import create
         from ..distill.weights import load_teacher, save_teacher
 
-        start = start_path(section, recipe_path)
-        teacher = load_teacher(start, section.model) if start else create(section.model)
+        start = start_paths(section, recipe_path)
+        teacher = load_teacher(*start, section.model) if start else create(section.model)
         teacher.configure(section.settings)
         described = _described(section, recipe_path, photos)
         _train(teacher.train().objective(), section.model, section.schedule, source, out, described, console)
@@ -137,22 +137,20 @@ def warn_of_licences(teachers: Iterable[Teacher], console: Console) -> None:
             )
 
 
-def start_path(section: DistillSection, recipe_path: Path) -> Path | None:
-    """The weights training starts from: the embedded student of the section's size, a file beside the recipe, or none."""
-    if section.start == EMBEDDED_WEIGHTS:
-        return embedded_student(section.size)
-    return resolved(section.start, recipe_path)
-
-
-def resolved(name: str | None, recipe_path: Path) -> Path | None:
-    """The file beside the recipe that it means by `name`, or none."""
-    return None if name is None else resolve(recipe_path, name)
+def start_paths(section: DistillSection, recipe_path: Path) -> list[Path]:
+    """The weights training starts from: the embedded student of the section's size, files beside the recipe, or none."""
+    names = (section.start,) if isinstance(section.start, str) else section.start or ()
+    return [
+        embedded_student(section.size) if name == EMBEDDED_WEIGHTS else resolve(recipe_path, name) for name in names
+    ]
 
 
 def teacher_path(name: str | None, recipe_path: Path) -> Path | None:
     """A teacher's weights: those that come with the package, a file beside the recipe, or none. Raises InputError."""
-    path = EMBEDDED_TEACHER if name == EMBEDDED_WEIGHTS else resolved(name, recipe_path)
-    if path is not None and not path.is_file():
+    if name is None:
+        return None
+    path = EMBEDDED_TEACHER if name == EMBEDDED_WEIGHTS else resolve(recipe_path, name)
+    if not path.is_file():
         raise InputError(
             f"{path} is not a file; expected a teacher's weights, or `{EMBEDDED_WEIGHTS}` for the package's own"
         )
@@ -170,9 +168,9 @@ def _described(section: DistillSection, recipe_path: Path, photos: Path) -> dict
     from ..distill.teachers.cache import MANIFEST
 
     data = fingerprint(photos) if section.cache is None else sha256(resolve(recipe_path, section.cache) / MANIFEST)
-    used = {"start": start_path(section, recipe_path), "teacher": teacher_path(section.teacher, recipe_path)}
-    fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", "licence", *used})
-    hashes = {name: path and sha256(path) for name, path in used.items()}
+    start, teacher = start_paths(section, recipe_path), teacher_path(section.teacher, recipe_path)
+    fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", "licence"})
+    hashes = {"start": " ".join(map(sha256, start)) or None, "teacher": teacher and sha256(teacher)}
     return fixed | hashes | {"data": data, "schedule": _fixed(section.schedule)}
 
 
@@ -271,13 +269,13 @@ def _source(section: DistillSection, recipe_path: Path, photos: Path) -> Source:
 def _start(section: DistillSection, recipe_path: Path) -> Trained:
     """The student to train: continued from weights, of its own size or a smaller one, or fresh."""
     from ..distill.student import SIZES, Student
-    from ..distill.weights import Trained, read_student
+    from ..distill.weights import Trained, average, read_student
     from ..distill.widen import widen
 
-    path = start_path(section, recipe_path)
-    if path is None:
+    runs = [read_student(path) for path in start_paths(section, recipe_path)]
+    if not runs:
         return Trained(Student(SIZES[section.size]))
-    trained = read_student(path)
+    trained = average(runs) if len(runs) > 1 else runs[0]
     if trained.student.config.size == section.size:
         return trained
     return trained._replace(student=widen(trained.student, SIZES[section.size]))

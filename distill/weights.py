@@ -54,10 +54,10 @@ def save_teacher(teacher: Teacher, size: Size, path: Path) -> None:
 
 @torch.no_grad()
 def average(runs: Sequence[Trained]) -> Trained:
-    """The mean of the weights of runs that each continued the last, which is often better than any (Izmailov et al., UAI 2018).
+    """The mean of the weights of runs that continued one another or one start, which is often better than any.
 
-    Routing is the last one's; a command or data of several runs counts once. Raises InputError for students of different
-    shapes.
+    Izmailov et al., UAI 2018; Wortsman et al., ICML 2022. A run given twice counts twice. Routing is the last one's; a
+    command or data of several runs is named once. Raises InputError for students of different shapes.
     """
     *_, last = runs
     if any(run.student.config != last.student.config for run in runs):
@@ -70,7 +70,7 @@ def average(runs: Sequence[Trained]) -> Trained:
         data=tuple(dict.fromkeys(data for run in runs for data in run.provenance.data)),
         commands=(
             *dict.fromkeys(command for run in runs for command in run.provenance.commands),
-            f"burnish.distill.weights.average of the last {len(runs)}",
+            f"mean of the weights of {len(runs)}",
         ),
         licence=last.provenance.licence,
     )

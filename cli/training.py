@@ -55,7 +55,7 @@ def train_section(
         from ..distill.weights import load_teacher, save_teacher
 
         start = start_paths(section, recipe_path)
-        teacher = load_teacher(*start, section.model) if start else create(section.model)
+        teacher = load_teacher(start[0], section.model) if start else create(section.model)
         teacher.configure(section.settings)
         described = _described(section, recipe_path, photos)
         _train(teacher.train().objective(), section.model, section.schedule, source, out, described, console)

@@ -59,6 +59,8 @@ def describe(result: dict[str, Any]) -> str:
         f"{student['parameters'] / 1e6:.2f} M parameters, {macs} multiply-adds at 256², tile {result['tile']}",
         f"weights: {result['weights']['sha256'][:12]}, {result['licence']}",
     ]
+    if specialists := result["routing"]["specialists"]:
+        lines.append(f"specialists: refiners of their own for {', '.join(specialists)}, when nothing else is found")
     provenance = result["provenance"]
     for teacher in provenance["teachers"]:
         use = "commercial use allowed" if teacher["commercial_use"] else "NO commercial use"

@@ -95,17 +95,24 @@ class DistillSection(Frozen):
     mixture: Mixture = Mixture()
     schedule: Schedule = Schedule()
     weights: Weights = Weights()
+    specialists: dict[str, str] = Field(
+        default={},
+        description="leaf → weights trained with this encoder, frozen, whose refiner restores what has that leaf alone; those "
+        "of the weights in `start` are left out",
+    )
     detection: Detection | None = Field(
         default=None, description="leaves whose logits are fitted again at the size of use, once the student is trained"
     )
 
     @model_validator(mode="after")
     def _leaves_the_rest_alone(self) -> DistillSection:
-        for name in ("expert", "frozen", "detection"):
+        for name in ("expert", "frozen", "specialists", "detection"):
             if getattr(self, name) and self.model != "student":
                 raise ValueError(f"`{name}` is of students; leave it out to train {self.model}")
         if isinstance(self.start, tuple) and (self.model != "student" or not self.start):
             raise ValueError("a list in `start` is of students, at least one; give one file to train from it alone")
+        if self.specialists and self.schedule.steps and "encoder" not in self.frozen:
+            raise ValueError("`specialists` read the encoder as it was: frozen: [encoder], or a schedule of no steps")
         if self.expert is not None and (self.schedule.muon or self.schedule.weight_decay):
             raise ValueError(
                 "`expert` needs muon: false and weight_decay: 0 in `schedule`, which would move the other experts"

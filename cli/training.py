@@ -63,10 +63,14 @@ def train_section(
         return weights
 
     from ..distill.experts import freeze_all_but
-    from ..distill.weights import Trained, save_student
+    from ..distill.specialists import add_specialist
+    from ..distill.weights import Trained, read_student, save_student
 
-    student, found, before = _start(section, recipe_path)
+    student, found, before = started = _start(section, recipe_path)
     routing = routing or found
+    specialists = {leaf: read_student(path) for leaf, path in _specialist_paths(section, recipe_path).items()}
+    for leaf, source_of in specialists.items():  # what does not fit is told before hours of training
+        add_specialist(started, leaf, source_of)
     if section.expert is not None:
         freeze_all_but(student, section.expert)
     for part in section.frozen:
@@ -84,7 +88,10 @@ def train_section(
         commands=(*before.commands, f"burnish distill {recipe_path.name}"),
         licence=section.licence or before.licence,
     )
-    save_student(Trained(student, routing, provenance), weights)
+    trained = Trained(student, routing, provenance)
+    for leaf, source_of in specialists.items():
+        trained = add_specialist(trained, leaf, source_of)
+    save_student(trained, weights)
     return weights
 
 
@@ -145,6 +152,10 @@ def start_paths(section: DistillSection, recipe_path: Path) -> list[Path]:
     ]
 
 
+def _specialist_paths(section: DistillSection, recipe_path: Path) -> dict[str, Path]:
+    return {leaf: resolve(recipe_path, name) for leaf, name in section.specialists.items()}
+
+
 def teacher_path(name: str | None, recipe_path: Path) -> Path | None:
     """A teacher's weights: those that come with the package, a file beside the recipe, or none. Raises InputError."""
     if name is None:
@@ -169,8 +180,11 @@ def _described(section: DistillSection, recipe_path: Path, photos: Path) -> dict
 
     data = fingerprint(photos) if section.cache is None else sha256(resolve(recipe_path, section.cache) / MANIFEST)
     start, teacher = start_paths(section, recipe_path), teacher_path(section.teacher, recipe_path)
-    fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", "licence"})
+    fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", "licence", "specialists"})
     hashes = {"start": " ".join(map(sha256, start)) or None, "teacher": teacher and sha256(teacher)}
+    if section.specialists:
+        paths = _specialist_paths(section, recipe_path)
+        hashes["specialists"] = " ".join(f"{leaf}:{sha256(path)}" for leaf, path in paths.items())
     return fixed | hashes | {"data": data, "schedule": _fixed(section.schedule)}
 
 
@@ -268,11 +282,12 @@ def _source(section: DistillSection, recipe_path: Path, photos: Path) -> Source:
 
 def _start(section: DistillSection, recipe_path: Path) -> Trained:
     """The student to train: continued from weights, of its own size or a smaller one, or fresh."""
+    from ..distill.specialists import without_specialists
     from ..distill.student import SIZES, Student
     from ..distill.weights import Trained, average, read_student
     from ..distill.widen import widen
 
-    runs = [read_student(path) for path in start_paths(section, recipe_path)]
+    runs = [without_specialists(read_student(path)) for path in start_paths(section, recipe_path)]
     if not runs:
         return Trained(Student(SIZES[section.size]))
     trained = average(runs) if len(runs) > 1 else runs[0]

@@ -11,18 +11,18 @@ import torch
 from ..distill.methods import methods
 from ..distill.student import Student
 from ..runtime.backends.base import Array, Encoded
+from ..runtime.methods import ENCODE, REFINE
 
 
 class EagerSession:
-    """Both methods in PyTorch, float32, channels last: oneDNN's convolutions are then 1.5 times as fast."""
+    """All methods in PyTorch, float32, channels last: oneDNN's convolutions are then 1.5 times as fast."""
 
     def __init__(self, student: Student) -> None:
         # A copy: exporters do not take weights whose memory format was changed.
-        modules = methods(deepcopy(student))
-        for module in modules.values():
+        self._methods = methods(deepcopy(student))
+        for module in self._methods.values():
             convert: Any = module.to  # its annotations leave the memory format out
             convert(memory_format=torch.channels_last)
-        self._encode, self._refine = modules["encode"], modules["refine"]
 
     def own(self, array: Array) -> Any:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -30,11 +30,14 @@ class EagerSession:
 
     @torch.no_grad()
     def encode(self, image: Array) -> Encoded:
-        *features, tokens, assessment = self._encode(self.own(image))
+        *features, tokens, assessment = self._methods[ENCODE](self.own(image))
         return Encoded.of(features, tokens.numpy(), assessment.numpy())
 
     @torch.no_grad()
-    def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
+    def refine(
+        self, current: Array, original: Encoded, estimate: Encoded, gates: Array, method: str = REFINE
+    ) -> tuple[Array, float]:
         features = (*original.features, *estimate.features[1:])
-        restored, quality = self._refine(self.own(current), *features, self.own(estimate.tokens), self.own(gates))
+        called = (self.own(current), *features, self.own(estimate.tokens), self.own(gates))
+        restored, quality = self._methods[method](*called)
         return restored.numpy(), float(quality)

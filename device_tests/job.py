@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ..runtime.backends.base import ENCODE_OUTPUTS
 from ..runtime.bundle import Bundle, Calibration, Program
 from ..runtime.controller import Policy
+from ..runtime.methods import ENCODE_OUTPUTS, REFINE_OUTPUTS
 from ..runtime.routing import Prospect, Routing
 from .records import Record
 
@@ -23,7 +23,7 @@ SAMPLES, PICTURES, RESTORED, ETDUMP = (
     "etdump.etdp",
 )
 # Everything both methods give.
-OUTPUTS = (*ENCODE_OUTPUTS, "restored", "quality")
+OUTPUTS = (*ENCODE_OUTPUTS, *REFINE_OUTPUTS)
 
 
 class Measure(Record):

@@ -14,7 +14,7 @@ from ..runtime.controller import UNSEEN, TileState
 from ..runtime.errors import BackendError
 from ..runtime.restoration import Event
 from ..runtime.restorer import Restorer
-from ..runtime.routing import Gates, Prospect, Routing, gate_tensor, prospect, route, sigmoid
+from ..runtime.routing import Gates, Prospect, Routing, gate_tensor, prospect, refiner, route, sigmoid
 from ..runtime.run import joined
 from ..runtime.tiles import TilePlan, from_program, mirror, plan_tiles, to_program
 from .job import Event as JobEvent
@@ -93,11 +93,12 @@ def run_session(session: Session, routing: Routing, rank: int, picture: Array, i
         estimate = session.encode(source)
         assessed.append(predicted[-1] if view else estimate.quality)
         gates.append(route(routing, estimate.granularity, estimate.logits))
+        beliefs = dict(zip(routing.leaves, map(sigmoid, estimate.logits), strict=True))
         if original is None:
-            original, beliefs = estimate, dict(zip(routing.leaves, map(sigmoid, estimate.logits), strict=True))
+            original = estimate
             tile.prospect = prospect(routing, beliefs, gates[-1])
-        opened = gate_tensor(routing, gates[-1], rank)
-        restored, quality = session.refine(source, estimate if view else original, estimate, opened)
+        opened, method = gate_tensor(routing, gates[-1], rank), refiner(routing, beliefs)
+        restored, quality = session.refine(source, estimate if view else original, estimate, opened, method)
         difference = 0.0
         if view:
             restored, quality, difference = joined(current, predicted[-1], view, mirror(restored, view), quality)

@@ -40,7 +40,7 @@ SLOPE, AWAKE = 0.1, 0.2
 # Parameters of a student that have rows or columns by expert.
 EXPERT_ROWS, EXPERT_COLUMNS = ("lora_a.weight", "lora_a.bias"), ("lora_b.weight",)
 # Whose heads have hidden units of a leaf's own, and how many.
-HEADS = {"encoder": ENCODER_UNITS, "refiner": REFINER_UNITS}
+HEADS = {"encoder": ENCODER_UNITS, "refiner": REFINER_UNITS, "specialists": REFINER_UNITS}
 
 
 def add_expert(trained: Trained, leaf: str, parent: str) -> Trained:
@@ -82,8 +82,8 @@ def new_entries(name: str, value: Tensor, config: StudentConfig, leaf: str) -> T
         mask[rows] = True
     elif name.endswith(EXPERT_COLUMNS):
         mask[:, rows] = True
-    elif (head := name.rpartition(".head.")[0]) in HEADS:
-        units = leaf_units(config, leaf, HEADS[head])
+    elif ".head." in name:
+        units = leaf_units(config, leaf, HEADS[name.partition(".")[0]])
         if ".hidden." in name:
             mask[units] = True
         elif value.ndim == 2:
@@ -138,7 +138,7 @@ def aim_expert(student: Student, leaf: str, pairs: Pairs) -> None:
     expert's place. Ours sees inputs made white (x = L z, C = L Lᵀ their second moments), or it would find little but their
     mean; what the rows make of the pairs is then uncorrelated with a mean square of 1.
     """
-    blocks = [module for module in student.modules() if isinstance(module, ExpertBlock)]
+    blocks = [module for module in student.refiner.modules() if isinstance(module, ExpertBlock)]
     moments: dict[nn.Module, Tensor] = {}
 
     def note(module: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -179,7 +179,7 @@ def aim_expert(student: Student, leaf: str, pairs: Pairs) -> None:
 def freeze_all_but(student: Student, expert: str) -> None:
     """Let gradients reach an expert, a leaf's or a parent's, alone. Raises InputError."""
     for name, parameter in student.named_parameters():
-        if name.endswith((*EXPERT_ROWS, *EXPERT_COLUMNS)):
+        if name.startswith("refiner.") and name.endswith((*EXPERT_ROWS, *EXPERT_COLUMNS)):
             mask = new_entries(name, parameter, student.config, expert)
             parameter.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient.device))
         else:

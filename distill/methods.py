@@ -1,12 +1,13 @@
-"""The student's two methods as they are exported: flat tensors in and out, fixed tile, results clipped."""
+"""The student's methods as they are exported: flat tensors in and out, fixed tile, results clipped."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from ..runtime.methods import ENCODE, REFINE
 from .macs import count_macs
-from .student import Student
+from .student import Refiner, Student
 
 
 class EncodeMethod(nn.Module):
@@ -24,9 +25,9 @@ class EncodeMethod(nn.Module):
 class RefineMethod(nn.Module):
     """current, original1…3, estimate2…3, tokens, gates → restored in [0, 1], quality."""
 
-    def __init__(self, student: Student) -> None:
+    def __init__(self, refiner: Refiner) -> None:
         super().__init__()
-        self.refiner = student.refiner
+        self.refiner = refiner
 
     def forward(
         self,
@@ -46,22 +47,24 @@ class RefineMethod(nn.Module):
 
 
 def methods(student: Student) -> dict[str, nn.Module]:
-    """Both methods of a student in evaluation mode, by name."""
-    return {"encode": EncodeMethod(student).eval(), "refine": RefineMethod(student).eval()}
+    """All methods of a student in evaluation mode, by name."""
+    refiners = {name: RefineMethod(refiner).eval() for name, refiner in student.refiners.items()}
+    return {ENCODE: EncodeMethod(student).eval(), **refiners}
 
 
 @torch.no_grad()
 def example_inputs(student: Student, tile: int) -> dict[str, tuple[Tensor, ...]]:
-    """Inputs of the right shapes for tracing both methods."""
+    """Inputs of the right shapes for tracing every method."""
     image = torch.rand(1, 3, tile, tile, generator=torch.Generator().manual_seed(0))
     *features, tokens, _ = EncodeMethod(student.eval())(image)
     # Copies: torch.export takes two inputs that are one tensor for one input.
     estimate = [f.clone() for f in features[1:]]
     gates = torch.ones(1, len(student.config.experts) * student.config.rank, 1, 1)
-    return {"encode": (image,), "refine": (image, *features, *estimate, tokens, gates)}
+    refined = (image, *features, *estimate, tokens, gates)
+    return {ENCODE: (image,), **dict.fromkeys(student.refiners, refined)}
 
 
 def multiply_adds(student: Student, side: int = 256) -> dict[str, int]:
-    """Multiply-adds of both methods at `side`², attention products counted."""
-    inputs = example_inputs(student, side)
-    return {name: count_macs(lambda m=m, x=inputs[name]: m(*x)) for name, m in methods(student).items()}
+    """Multiply-adds of encode and of refine, or any specialist, at `side`², attention products counted."""
+    inputs, called = example_inputs(student, side), methods(student)
+    return {name: count_macs(lambda m=called[name], x=inputs[name]: m(*x)) for name in (ENCODE, REFINE)}

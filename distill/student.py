@@ -2,18 +2,20 @@
 
 `encode` reads a picture once; `refine` turns the current restoration into a better one, seeing the original's features
 (the evidence), the current restoration's features (the estimate), the tokens and the experts' gates. Blocks are dense
-3×3 convolutions with ReLU at H/2 and below, which int8 runs near its peak; see docs/student.md.
+3×3 convolutions with ReLU at H/2 and below, which int8 runs near its peak; see docs/student.md. A leaf may have a
+*specialist*: weights of its own for `refine`, which restore a picture that has this degradation alone.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..runtime.methods import REFINE, specialist_method
 from ..runtime.tree import LEAVES, PARENTS
 from .recipe import Frozen
 
@@ -35,6 +37,7 @@ class StudentConfig(Frozen):
     rank: int = Field(default=4, gt=0, description="rank of every LoRA expert")
     experts: tuple[str, ...] = EXPERTS
     leaves: tuple[str, ...] = LEAVES
+    specialists: tuple[str, ...] = Field(default=(), description="leaves that have a refiner of their own")
 
     @property
     def added(self) -> tuple[str, ...]:
@@ -267,6 +270,7 @@ class Student(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.refiner = Refiner(config)
+        self.specialists = nn.ModuleDict({leaf: Refiner(config) for leaf in config.specialists})
         _initialise(self)
 
     def encode(self, image: Tensor) -> Encoded:
@@ -275,6 +279,12 @@ class Student(nn.Module):
     def refine(self, current: Tensor, original: Encoded, estimate: Encoded, gates: Tensor) -> tuple[Tensor, Tensor]:
         """Restored picture (not clipped) and its predicted quality (B, 1); `gates`: (B, E·r, 1, 1)."""
         return self.refiner(current, original.features, estimate.features[1:], estimate.tokens, gates)
+
+    @property
+    def refiners(self) -> dict[str, Refiner]:
+        """Every refiner by the method that it is: `refine`, then the specialists' `refine_LEAF`."""
+        specialists = {specialist_method(leaf): cast(Refiner, own) for leaf, own in self.specialists.items()}
+        return {REFINE: self.refiner, **specialists}
 
 
 def _initialise(student: Student) -> None:
@@ -299,5 +309,6 @@ def _initialise(student: Student) -> None:
             if isinstance(module, DictionaryAttention | TokenAttention):
                 module.query.weight.mul_(student.config.token_width**-0.5)
                 module.project.weight.mul_(0.3)
-        student.refiner.correction.gain.weight.mul_(0.05)
-        student.refiner.correction.bias.weight.mul_(0.05)
+        for refiner in student.refiners.values():
+            refiner.correction.gain.weight.mul_(0.05)
+            refiner.correction.bias.weight.mul_(0.05)

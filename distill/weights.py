@@ -35,21 +35,24 @@ class Trained(NamedTuple):
     provenance: Provenance = Provenance()
 
 
-def save_student(trained: Trained, path: Path, halved: bool = False) -> None:
-    """Write a student's weights, as 16-bit floats where `halved`, and what is needed to build, route and attribute it again."""
+def save_student(trained: Trained, path: Path, whole: bool = False) -> None:
+    """Write a student's weights and what is needed to build, route and attribute it again.
+
+    Weights are 16-bit floats or, `whole`, in full precision.
+    """
     metadata = {
         "kind": "student",
         "config": trained.student.config.model_dump_json(),
         "routing": trained.routing.model_dump_json(),
         "provenance": trained.provenance.model_dump_json(),
     }
-    _save(trained.student, metadata, path, halved)
+    _save(trained.student, metadata, path, whole)
 
 
 def save_teacher(teacher: Teacher, size: Size, path: Path) -> None:
     """Write a teacher's weights as 16-bit floats, but for tensors with values too large for them."""
     settings = teacher.settings.model_dump_json()
-    _save(teacher, {"kind": teacher.name, "size": size, "settings": settings}, path, halved=True)
+    _save(teacher, {"kind": teacher.name, "size": size, "settings": settings}, path)
 
 
 @torch.no_grad()
@@ -141,10 +144,10 @@ def _student_teacher(trained: Trained) -> StudentTeacher:
     return teacher.eval()
 
 
-def _save(module: nn.Module, metadata: dict[str, str], path: Path, halved: bool = False) -> None:
+def _save(module: nn.Module, metadata: dict[str, str], path: Path, whole: bool = False) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    if halved:
-        tensors = {name: _half(value) for name, value in tensors.items()}
+    if not whole:
+        tensors = {name: halved(value) for name, value in tensors.items()}
 
     def write(beside: Path) -> None:
         save_file(tensors, beside, metadata)
@@ -165,7 +168,8 @@ def _sort_metadata(path: Path) -> None:
             file.write(text)
 
 
-def _half(value: Tensor) -> Tensor:
+def halved(value: Tensor) -> Tensor:
+    """A tensor as files hold it: 16-bit floats, but where a value is too large for them."""
     if not value.is_floating_point():
         return value
     half = value.half()

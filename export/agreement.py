@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..runtime.backends import Session
 from ..runtime.backends.base import Array, Encoded
+from ..runtime.methods import ENCODE, REFINE, specialist_method
 from .context import Context
 
 
@@ -39,17 +40,19 @@ def restored_by(session: Session, context: Context) -> list[Array]:
     def encode(image: Tensor) -> Encoded:
         return session.encode(image.numpy())
 
-    def refine(current: Tensor, original: Encoded, estimate: Encoded, gates: Tensor) -> Array:
-        return session.refine(current.numpy(), original, estimate, gates.numpy())[0]
+    def refine(method: str, current: Tensor, original: Encoded, estimate: Encoded, gates: Tensor) -> Array:
+        return session.refine(current.numpy(), original, estimate, gates.numpy(), method)[0]
 
     return _along_trajectories(context, encode, refine)
 
 
 def restored_by_methods(given: Mapping[str, Callable[..., Any]], context: Context) -> list[Array]:
-    """Pictures of all samples by `encode` and `refine` in torch: a student's methods, or graphs of them."""
+    """Pictures of all samples by methods in torch: a student's, or graphs of them."""
 
-    def refine(current: Tensor, original: tuple[Tensor, ...], estimate: tuple[Tensor, ...], gates: Tensor) -> Array:
-        restored: Tensor = given["refine"](current, *original[:3], *estimate[1:4], gates)[0]
+    def refine(
+        method: str, current: Tensor, original: tuple[Tensor, ...], estimate: tuple[Tensor, ...], gates: Tensor
+    ) -> Array:
+        restored: Tensor = given[method](current, *original[:3], *estimate[1:4], gates)[0]
         return restored.numpy()
 
     with torch.no_grad():
@@ -57,17 +60,26 @@ def restored_by_methods(given: Mapping[str, Callable[..., Any]], context: Contex
 
 
 def _along_trajectories(
-    context: Context, encode: Callable[[Tensor], Any], refine: Callable[[Tensor, Any, Any, Tensor], Array]
+    context: Context, encode: Callable[[Tensor], Any], refine: Callable[[str, Tensor, Any, Any, Tensor], Array]
 ) -> list[Array]:
     """Restored pictures of all samples, which are given in 8 bits, as the runtime keeps them.
 
-    Each side encodes for itself: both methods are tried, and equalised programs have features of other scales.
+    Each side encodes for itself: all methods are tried, and equalised programs have features of other scales.
     """
     restored: list[Array] = []
     original: Any = None
-    for (image,), row in zip(context.samples["encode"], context.samples["refine"], strict=True):
-        estimate = encode((image * 255).round() / 255)
+    for (image,), row in zip(context.samples[ENCODE], context.samples[REFINE], strict=True):
+        estimate = encode(_eight_bits(image))
         if original is None or torch.equal(row[2], row[4]):  # a trajectory begins where both roles are one picture
             original = estimate
-        restored.append(refine((row[0] * 255).round() / 255, original, estimate, row[7]))
+        restored.append(refine(REFINE, _eight_bits(row[0]), original, estimate, row[7]))
+    for leaf in context.student.config.specialists:
+        method = specialist_method(leaf)
+        for picture, *_, gates in context.samples[method]:
+            evidence = encode(_eight_bits(picture))
+            restored.append(refine(method, _eight_bits(picture), evidence, evidence, gates))
     return restored
+
+
+def _eight_bits(picture: Tensor) -> Tensor:
+    return (picture * 255).round() / 255

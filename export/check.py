@@ -24,9 +24,10 @@ from ..distill.student import SIZES, Student
 from ..quantize.graphs import IR_VERSION, OPSET
 from ..runtime.engines import RTX, library, new_log
 from ..runtime.errors import BackendError, InputError
+from ..runtime.methods import ENCODE, REFINE
 from .advice import Finding, findings, source
 
-METHODS = ("encode", "refine")
+METHODS = (ENCODE, REFINE)
 Inputs = Mapping[str, tuple[Tensor, ...]]
 
 

@@ -1,4 +1,4 @@
-"""Core ML: encode and refine in fp16 or W8A8, as one package of two functions (iOS 18) or as two packages (iOS 17)."""
+"""Core ML in fp16 or W8A8: one package, a function a method (iOS 18), or a package a method (iOS 17)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ logging.getLogger("coremltools").setLevel(logging.ERROR)
 
 import coremltools as ct  # noqa: E402
 
-from ..quantize.graphs import NAMES, export_graphs, load_graphs  # noqa: E402
+from ..quantize.graphs import export_graphs, load_graphs  # noqa: E402
 from ..quantize.ranges import DEQUANTIZE, QUANTIZE  # noqa: E402
-from ..runtime.backends.coreml_reference import PACKAGE, CoreMLReferenceSession  # noqa: E402
+from ..runtime.backends.coreml_reference import PACKAGE, CoreMLReferenceSession, packages  # noqa: E402
 from ..runtime.errors import BackendError  # noqa: E402
+from ..runtime.methods import REFINE, contract  # noqa: E402
 from ..runtime.mlprogram.package import Package, seal  # noqa: E402
 from .agreement import Agreement, restored_by, restored_by_methods  # noqa: E402
 from .context import Context  # noqa: E402
@@ -69,7 +70,7 @@ _DEFAULT = Packing()
 
 
 def write_fp16(context: Context, folder: Path, packing: Packing = _DEFAULT) -> None:
-    """Convert both methods with fp16 weights and values."""
+    """Convert all methods with fp16 weights and values."""
     _write(export_graphs(context.student, context.tile), packing, folder, context.licence)
 
 
@@ -99,7 +100,7 @@ def _write(programs: Mapping[str, ExportedProgram], packing: Packing, folder: Pa
             if several:
                 descriptor.add_function(str(place), src_function_name="main", target_function_name=name)
         if several:
-            descriptor.default_function_name = "refine"
+            descriptor.default_function_name = REFINE
             ct.utils.save_multifunction(descriptor, str(folder / PACKAGE))
     for place in sorted(folder.glob("*.mlpackage")):
         # coremltools leaves a table for ExecuTorch's debugger beside what Core ML reads.
@@ -109,7 +110,7 @@ def _write(programs: Mapping[str, ExportedProgram], packing: Packing, folder: Pa
 
 
 def _convert(program: ExportedProgram, name: str, packing: Packing) -> Any:
-    inputs, outputs = NAMES[name]
+    inputs, outputs = contract(name)
     users = set(program.graph_signature.user_inputs)
     shapes = [tuple(n.meta["val"].shape) for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
 
@@ -201,10 +202,7 @@ def graphs(context: Context) -> dict[str, ExportedProgram]:
 
 def delegates(folder: Path) -> dict[str, dict[str, int]]:
     """Functions of the written ML programs by method: each is one whole, nothing is left to another runtime."""
-    if (folder / PACKAGE).is_dir():
-        return {name: {"coreml": 1} for name in Package.open(folder / PACKAGE).spec.mlProgram.functions}
-    programs = {name: Package.open(folder / f"{name}.mlpackage").spec.mlProgram for name in NAMES}
-    return {name: {"coreml": len(program.functions)} for name, program in programs.items()}
+    return {name: {"coreml": 1} for name in packages(folder)}
 
 
 def boundary_bytes(folder: Path) -> dict[str, int]:
@@ -216,9 +214,8 @@ def boundary_bytes(folder: Path) -> dict[str, int]:
         array = kind.multiArrayType
         return math.prod(array.shape) * {"FLOAT16": 2, "FLOAT32": 4}[array.ArrayDataType.Name(array.dataType)]
 
-    packages = [folder / PACKAGE] if (folder / PACKAGE).is_dir() else [folder / f"{name}.mlpackage" for name in NAMES]
     sizes: dict[str, int] = {}
-    for package in packages:
+    for package in dict.fromkeys(place for place, _ in packages(folder).values()):
         description = Package.open(package).spec.description
         for function in description.functions or (description,):
             name = package.stem if function is description else function.name
@@ -232,8 +229,9 @@ def check(context: Context, folder: Path) -> str:
     Computed in float32 it must give what they give: what fp16 adds is judged with the program's pictures. Raises BackendError.
     """
     session = CoreMLReferenceSession(folder)
-    packages = "one package, two functions" if (folder / PACKAGE).is_dir() else "two packages"
-    said = [f"{session.system}, {packages}", _headroom(session, context)]
+    count = len(packages(folder))
+    form = f"one package, {count} functions" if (folder / PACKAGE).is_dir() else f"{count} packages"
+    said = [f"{session.system}, {form}", _headroom(session, context)]
     if session.operations["quantize"]:
         expected = restored_by_methods({name: p.module() for name, p in graphs(context).items()}, context)
         apart = Agreement.between(restored_by(CoreMLReferenceSession(folder, single=True), context), expected)

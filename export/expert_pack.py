@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..distill.student import ExpertBlock, Student
+from ..distill.weights import halved
 from ..runtime.errors import InputError
 from ..runtime.files import replace
 
@@ -24,8 +25,9 @@ LARGEST_CODE = 127
 
 
 def expert_tensors(student: Student) -> dict[str, Tensor]:
-    """Parameters of all experts, by name."""
-    return {name: value for name, value in student.state_dict().items() if name.split(".")[-2] in EXPERT_LAYERS}
+    """Parameters of all experts, by name; specialists keep their own."""
+    shared = student.refiner.state_dict(prefix="refiner.")
+    return {name: value for name, value in shared.items() if name.split(".")[-2] in EXPERT_LAYERS}
 
 
 def write_pack(student: Student, path: Path) -> None:
@@ -65,16 +67,17 @@ def unpack(student: Student, metadata: dict[str, str], tensors: dict[str, Tensor
 
 
 def fingerprint(student: Student) -> str:
-    """SHA-256 of all that a pack does not replace: configuration and weights but for the experts."""
+    """SHA-256 of all that a pack does not replace: configuration and weights, as files hold them, but for the experts."""
     digest = hashlib.sha256(student.config.model_dump_json().encode())
     state = student.state_dict()
     for name in sorted(state.keys() - expert_tensors(student).keys()):
-        digest.update(name.encode() + state[name].contiguous().numpy().tobytes())
+        digest.update(name.encode() + halved(state[name]).contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def _blocks(student: Student) -> list[tuple[str, ExpertBlock]]:
-    return [(name, module) for name, module in student.named_modules() if isinstance(module, ExpertBlock)]
+    modules = student.refiner.named_modules(prefix="refiner")
+    return [(name, module) for name, module in modules if isinstance(module, ExpertBlock)]
 
 
 def _codes(half: Tensor, reach: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from ..distill.student import ExpertBlock, Student
-from ..distill.weights import load_student, read_tensors
+from ..distill.weights import halved, load_student, read_tensors
 from ..quantize.saturation import Reach, Unrounded, beyond
 from ..runtime.errors import InputError
 from .agreement import restored_by_methods
@@ -42,7 +42,7 @@ def read_pack(student: Student, file: Path) -> Student:
         raise InputError(f"{file} has other sizes or experts than the student; a pack must have the same")
     own, theirs = student.state_dict(), other.state_dict()
     for key in own.keys() - expert_tensors(student).keys():
-        if not torch.equal(own[key], theirs[key]):
+        if not torch.equal(halved(own[key]), halved(theirs[key])):
             raise InputError(f"{file} differs from the student in {key}; a pack may differ in its experts alone")
     return other
 

@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ..quantize.graphs import NAMES, load_graphs, onnx_graphs, onnx_model, without_notes
+from ..quantize.graphs import load_graphs, onnx_graphs, onnx_model, without_notes
 from ..runtime.engines import RTX, build_one, library
 from ..runtime.errors import BackendError
+from ..runtime.methods import methods_in
 from .context import Context
 from .float16 import to_float16
 
@@ -22,13 +23,13 @@ AHEAD_OF_TIME = ("SM86", "SM89", "SM120")
 
 
 def write_fp16(context: Context, folder: Path) -> None:
-    """Both methods in fp16, the heads, averages over pixels and the residual in fp32."""
+    """All methods in fp16, the heads, averages over pixels and the residual in fp32."""
     for name, model in onnx_graphs(context.student, context.tile).items():
         onnx.save(to_float16(without_notes(model), FLOAT32), folder / f"{name}.onnx")
 
 
 def write_int8(context: Context, folder: Path) -> None:
-    """The quantised graphs of both methods with Q/DQ. Raises BackendError when TensorRT would misread one."""
+    """The quantised graphs of all methods with Q/DQ. Raises BackendError when TensorRT would misread one."""
     assert context.quantized is not None
     for name, program in load_graphs(context.quantized / "tensorrt").items():
         model = onnx_model(name, program)
@@ -48,7 +49,7 @@ def assert_signed(model: onnx.ModelProto) -> None:
 
 
 def check(context: Context, folder: Path) -> str:
-    """Have TensorRT-RTX parse and build both methods ahead of time, where it is installed. Raises BackendError.
+    """Have TensorRT-RTX parse and build all methods ahead of time, where it is installed. Raises BackendError.
 
     A warning about precision or zero-points counts as a failure: the engine would not compute what was checked.
     """
@@ -56,7 +57,7 @@ def check(context: Context, folder: Path) -> str:
         trt = library(RTX)
     except BackendError:
         return "TensorRT-RTX, which builds without a GPU, is not installed"
-    for name in NAMES:
+    for name in methods_in(folder, ".onnx"):
         warnings = build_one(trt, folder / f"{name}.onnx", AHEAD_OF_TIME)[1]
         if warnings:
             raise BackendError(f"TensorRT-RTX {trt.__version__} on {name}.onnx: {warnings[0].strip()}")

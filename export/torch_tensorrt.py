@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..distill.methods import example_inputs, methods
 from ..distill.student import Correction, Head, Student
 from ..runtime.errors import BackendError
+from ..runtime.methods import ENCODE, REFINE
 
 INSTALL = (
     "on a Jetson: the torch and torch-tensorrt wheels of its JetPack release; on x86: pip install torch-tensorrt==2.13.0 "
@@ -43,7 +44,7 @@ class _Typed(nn.Module):
 
 
 def half_methods(student: Student) -> dict[str, nn.Module]:
-    """Both methods in fp16, with heads, averages over pixels and the correction of the picture in fp32."""
+    """All methods in fp16, with heads, averages over pixels and the correction of the picture in fp32."""
     typed: dict[str, nn.Module] = {}
     for name, method in methods(copy.deepcopy(student)).items():
         single: set[nn.Module] = set()
@@ -54,9 +55,9 @@ def half_methods(student: Student) -> dict[str, nn.Module]:
             elif isinstance(module, nn.AdaptiveAvgPool2d) and module not in single:
                 module.register_forward_pre_hook(_to_single)
                 module.register_forward_hook(lambda _, inputs, output: output.half())
-        stem = method.get_submodule("encoder.stem" if name == "encode" else "refiner.stem")
+        stem = method.get_submodule("encoder.stem" if name == ENCODE else "refiner.stem")
         stem.register_forward_pre_hook(lambda _, inputs: tuple(x.half() for x in inputs))
-        typed[name] = _Typed(method, gates=name == "refine").eval()
+        typed[name] = _Typed(method, gates=name != ENCODE).eval()
     return typed
 
 
@@ -67,12 +68,13 @@ def _to_single(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def typed_inputs(student: Student, tile: int) -> dict[str, tuple[Tensor, ...]]:
     """Example inputs of `half_methods`: pictures and gates fp32, features and tokens fp16."""
     inputs = example_inputs(student, tile)
-    current, *features, gates = inputs["refine"]
-    return {"encode": inputs["encode"], "refine": (current, *(f.half() for f in features), gates)}
+    current, *features, gates = inputs[REFINE]
+    halved = (current, *(f.half() for f in features), gates)
+    return {ENCODE: inputs[ENCODE], **dict.fromkeys(student.refiners, halved)}
 
 
 def build(student: Student, tile: int) -> dict[str, bytes]:
-    """Serialised engines of both methods for this machine's GPU. Raises BackendError."""
+    """Serialised engines of all methods for this machine's GPU. Raises BackendError."""
     compiler = load()
     if not torch.cuda.is_available():
         raise BackendError(f"torch sees no CUDA device; {INSTALL}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,24 @@ from torch import Tensor
 from ..distill.data import Mixture, list_pictures, to_tensor
 from ..distill.degradations import KINDS, degrade
 from ..distill.distillation import tokens_by_look
-from ..distill.student import Student
+from ..distill.student import Encoded, Student
+from ..runtime.methods import specialist_method
 from ..runtime.pictures import read
 from ..runtime.routing import Routing, gate_tensor, route
 from ..runtime.tiles import cut, make_small, plan_tiles, to_program
+from ..runtime.tree import LEAVES
 from .config import QuantizeConfig
 
+# Inputs by method: of encode and refine row by row of the same pictures, of specialists of others.
 Samples = dict[str, list[tuple[Tensor, ...]]]
 
 
 @torch.no_grad()
 def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, config: QuantizeConfig) -> Samples:
-    """Inputs of both methods along trajectories: degraded photographs, refined as the runtime would.
+    """Inputs of all methods along trajectories: degraded photographs, refined as the runtime would.
 
-    Where `routing` has tiles go by a look's tokens, in turn such tiles and such looks. Gates are the routed ones.
+    Where `routing` has tiles go by a look's tokens, in turn such tiles and such looks. Gates are the routed ones. Specialists
+    see first iterations alone: of a picture's views all are, and what is left after them is another picture.
     """
     rng = np.random.default_rng(config.seed)
     paths = list_pictures(photos)
@@ -47,17 +52,38 @@ def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, co
             estimate = student.encode(current)
             original = original or estimate
             samples["encode"].append((current,))
-            assessment = [float(v) for v in estimate.assessment[0]]
-            gates = torch.from_numpy(
-                gate_tensor(routing, route(routing, assessment[1], assessment[2:]), student.config.rank)
-            )
+            gates = _gates(estimate, routing, student.config.rank)
             if looked is not None:
                 estimate = estimate._replace(
                     tokens=tokens_by_look(routing, estimate.tokens, looked.assessment, looked.tokens)
                 )
             samples["refine"].append((current, *original.features, *estimate.features[1:], estimate.tokens, gates))
             current = student.refine(current, original, estimate, gates)[0].clamp(0, 1)
+    for leaf in student.config.specialists:
+        samples[specialist_method(leaf)] = [
+            (picture, *seen.features, *seen.features[1:], seen.tokens, _gates(seen, routing, student.config.rank))
+            for picture in _alone(leaf, paths, tile, config)
+            for seen in (student.encode(picture),)
+        ]
     return samples
+
+
+def _gates(seen: Encoded, routing: Routing, rank: int) -> Tensor:
+    """The gates that an assessment opens, as refine takes them."""
+    assessment = [float(v) for v in seen.assessment[0]]
+    return torch.from_numpy(gate_tensor(routing, route(routing, assessment[1], assessment[2:]), rank))
+
+
+def _alone(leaf: str, paths: Sequence[Path], tile: int, config: QuantizeConfig) -> Iterator[Tensor]:
+    """Tiles with kinds of one leaf alone, in turn at full severity and at any."""
+    rng = np.random.default_rng([config.seed, LEAVES.index(leaf)])
+    kinds = [name for name, kind in KINDS.items() if kind.leaf == leaf]
+    for index in range(config.pictures):
+        rgb = read(paths[int(rng.integers(len(paths)))]).rgb
+        plan = plan_tiles(rgb.shape[0], rgb.shape[1], tile)
+        clean = cut(rgb, plan, int(rng.integers(len(plan))))[0].transpose(1, 2, 0)
+        mixture = {kinds[int(rng.integers(len(kinds)))]: float(rng.random()) if index % 2 else 1.0}
+        yield to_tensor(degrade(np.ascontiguousarray(clean), mixture, int(rng.integers(2**31))))[None]
 
 
 def _mixture(index: int, rng: np.random.Generator) -> dict[str, float]:

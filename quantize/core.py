@@ -13,11 +13,12 @@ import torch
 from torch import fx
 from torchao.quantization.pt2e.quantizer import Quantizer, SharedQuantizationSpec
 
-from ..distill.methods import example_inputs
+from ..distill.methods import example_inputs, methods
 from ..distill.student import Student
+from ..runtime.methods import ENCODE
 from .calibration import Samples
 from .config import QuantizeConfig
-from .graphs import export_graphs
+from .graphs import SUFFIX, export_graphs
 from .nncf import load_nncf, range_estimator
 from .ranges import ADD, DEQUANTIZE, QUANTIZE, RELU, centre, drop_what_relu_discards
 from .rounding import round_weights
@@ -106,7 +107,7 @@ def _per_tensor_weight(node: fx.Node) -> None:
 def quantize(
     student: Student, tile: int, target: Target, samples: Samples, config: QuantizeConfig
 ) -> dict[str, fx.GraphModule]:
-    """int8 graphs of both methods, by name; deterministic for the same samples and config."""
+    """int8 graphs of all methods, by name; deterministic for the same samples and config."""
     nncf = load_nncf()
     from nncf.experimental.torch.fx import quantize_pt2e
 
@@ -126,10 +127,11 @@ def quantize(
         drop_what_relu_discards(graphs[name])
         if target.symmetric:
             centre(graphs[name])
-    share_boundary_scales(graphs["encode"], graphs["refine"])
+    for name in student.refiners:
+        share_boundary_scales(graphs[ENCODE], graphs[name])
     if config.rounding == "gptq":
-        for name, graph in graphs.items():
-            round_weights(graph, student, samples[name], config.seed)
+        for name, method in methods(student).items():
+            round_weights(graphs[name], method, samples[name], config.seed)
     return graphs
 
 
@@ -160,7 +162,7 @@ def share_boundary_scales(encode: fx.GraphModule, refine: fx.GraphModule) -> Non
 
 
 def write(graphs: Mapping[str, fx.GraphModule], student: Student, tile: int, folder: Path) -> None:
-    """Save quantised graphs as encode.pt2 and refine.pt2, for exporters to lower."""
+    """Save quantised graphs as METHOD.pt2, for exporters to lower."""
     inputs = example_inputs(student, tile)
     for name, graph in graphs.items():
-        torch.export.save(torch.export.export(graph, inputs[name], strict=True), folder / f"{name}.pt2")
+        torch.export.save(torch.export.export(graph, inputs[name], strict=True), folder / f"{name}{SUFFIX}")

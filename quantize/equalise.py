@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distill.methods import methods
-from ..distill.student import Block, ExpertBlock, Student
+from ..distill.student import Block, ExpertBlock, Refiner, Student
 from .calibration import Samples
 
 Layer = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
@@ -60,39 +60,40 @@ def equalise(student: Student, samples: Samples, strength: float) -> Student:
 
 
 def _streams(student: Student) -> Iterable[Stream]:
-    encoder, refiner, heads = student.encoder, student.refiner, (student.encoder.head, student.refiner.head)
+    encoder, head = student.encoder, student.encoder.head
+    refiners = student.refiners.values()
     w1, w2, _ = student.config.widths
-    attention, context = refiner.attention, refiner.context.conv
-    yield from _scale([encoder.stem], [encoder.down1, refiner.original1], encoder.level1, Consumer(heads[0].hidden))
     yield from _scale(
-        [encoder.down1],
-        [encoder.down2, refiner.fuse2.original, refiner.fuse2.current],
-        encoder.level2,
-        Consumer(heads[0].hidden, w1),
+        [encoder.stem], [encoder.down1, *(r.original1 for r in refiners)], encoder.level1, Consumer(head.hidden)
     )
-    yield from _scale(
-        [encoder.down2],
-        [encoder.tokens.key, encoder.tokens.value, refiner.fuse3.original, refiner.fuse3.current],
-        encoder.level3,
-        Consumer(heads[0].hidden, w1 + w2),
-    )
+    fused2 = [layer for r in refiners for layer in (r.fuse2.original, r.fuse2.current)]
+    yield from _scale([encoder.down1], [encoder.down2, *fused2], encoder.level2, Consumer(head.hidden, w1))
+    fused3 = [layer for r in refiners for layer in (r.fuse3.original, r.fuse3.current)]
+    read3: list[Layer] = [encoder.tokens.key, encoder.tokens.value, *fused3]
+    yield from _scale([encoder.down2], read3, encoder.level3, Consumer(head.hidden, w1 + w2))
+    for refiner in refiners:
+        yield from _refiner_streams(refiner, w1, w2)
+
+
+def _refiner_streams(refiner: Refiner, w1: int, w2: int) -> Iterable[Stream]:
+    attention, context, head = refiner.attention, refiner.context.conv, refiner.head
     yield from _scale(
         [refiner.fuse3.original, refiner.fuse3.current, context, attention.project],
         [context, attention.query, refiner.up3],
         refiner.level3,
-        Consumer(heads[1].hidden, w1 + w2),
+        Consumer(head.hidden, w1 + w2),
     )
     yield from _scale(
         [refiner.up3, refiner.fuse2.original, refiner.fuse2.current],
         [refiner.up2],
         refiner.level2,
-        Consumer(heads[1].hidden, w1),
+        Consumer(head.hidden, w1),
     )
     yield from _scale(
         [refiner.up2, refiner.original1, refiner.stem],
         [refiner.correction.gain, refiner.correction.bias],
         refiner.level1,
-        Consumer(heads[1].hidden),
+        Consumer(head.hidden),
     )
 
 

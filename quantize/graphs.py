@@ -15,16 +15,16 @@ from torch.export import ExportedProgram
 
 from ..distill.methods import example_inputs, methods
 from ..distill.student import Student
-from ..runtime.backends.base import ENCODE_INPUTS, ENCODE_OUTPUTS, REFINE_INPUTS, REFINE_OUTPUTS
+from ..runtime.methods import contract, methods_in
 
-NAMES = {"encode": (ENCODE_INPUTS, ENCODE_OUTPUTS), "refine": (REFINE_INPUTS, REFINE_OUTPUTS)}
+SUFFIX = ".pt2"
 # TensorRT 10.3 (JetPack 6.2) reads opset 20 and IR 10 at most; ONNX Runtime 1.18 reads both.
 OPSET = 18
 IR_VERSION = 10
 
 
 def export_graphs(student: Student, tile: int) -> dict[str, ExportedProgram]:
-    """Both methods as exported float programs for one tile size."""
+    """All methods as exported float programs for one tile size."""
     inputs = example_inputs(student, tile)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -32,20 +32,20 @@ def export_graphs(student: Student, tile: int) -> dict[str, ExportedProgram]:
 
 
 def load_graphs(folder: Path) -> dict[str, ExportedProgram]:
-    """The quantised graphs of both methods that `burnish quantize` wrote for one target."""
+    """The quantised graphs of all methods that `burnish quantize` wrote for one target."""
     import_module("torchao.quantization.pt2e")  # registers their operators
-    return {name: torch.export.load(folder / f"{name}.pt2") for name in NAMES}
+    return {name: torch.export.load(folder / f"{name}{SUFFIX}") for name in methods_in(folder, SUFFIX)}
 
 
 def onnx_graphs(student: Student, tile: int) -> dict[str, onnx.ModelProto]:
-    """Both methods as checked ONNX models; nodes carry the exporter's notes on where they come from."""
+    """All methods as checked ONNX models; nodes carry the exporter's notes on where they come from."""
     return {name: onnx_model(name, program) for name, program in export_graphs(student, tile).items()}
 
 
 def onnx_model(name: str, program: ExportedProgram) -> onnx.ModelProto:
     """A method's program, float or quantised, as a checked ONNX model (Q/DQ where it is quantised)."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    inputs, outputs = NAMES[name]
+    inputs, outputs = contract(name)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         converted = torch.onnx.export(

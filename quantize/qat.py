@@ -23,7 +23,7 @@ from ..distill.metrics import psnr
 from ..distill.recipe import Schedule
 from ..distill.student import Student
 from ..distill.training import Objective, Progress, train
-from ..runtime.routing import Routing
+from ..runtime.routing import Routing, refiner
 from .layers import WEIGHTED, attribute, parameters, steps, weights
 from .ranges import DEQUANTIZE, QUANTIZE
 
@@ -61,7 +61,7 @@ def fine_tune(
     out: Path,
     progress: Progress,
 ) -> None:
-    """Train weights and biases of both methods' quantised graphs in place, from `student`, whose graphs they are.
+    """Train weights and biases of all methods' quantised graphs in place, from `student`, whose graphs they are.
 
     `schedule`: of `make_schedule`. `out`: folder of the run, which resumes there. Raises InputError without a picture.
     """
@@ -76,12 +76,13 @@ def fine_tune(
 
 
 class _Seen(NamedTuple):
-    """What encode says of a picture, and the gates that it opens."""
+    """What encode says of a picture, the gates that it opens and the method that refines it."""
 
     features: list[Tensor]
     tokens: Tensor
     assessment: Tensor
     gates: Tensor
+    method: str
 
 
 class SelfDistillation(Objective[nn.ModuleDict]):
@@ -112,7 +113,7 @@ class SelfDistillation(Objective[nn.ModuleDict]):
             target, quality, told = self._iterate(student, batch, current)
             allowed = (target.clamp(0, 1) - batch.clean).square().mean().clamp(max=CEILING) + FLOOR
         # Its own gates: nearly half of what int8 cost in haze came through experts that opened a little differently.
-        got, predicted, said = self._iterate(dict(self.model.items()), batch, current)
+        got, predicted, said = self._iterate(dict(self.model.items()), batch, current, told.method)
         picture = torch.log1p((got - target).square().mean() / allowed)
         latent = told.features[2]
         bottleneck = (said.features[2] - latent).square().mean() / latent.square().mean()
@@ -127,12 +128,15 @@ class SelfDistillation(Objective[nn.ModuleDict]):
         }
 
     def _iterate(
-        self, called: Mapping[str, Callable[..., Any]], batch: Batch, current: Tensor
+        self, called: Mapping[str, Callable[..., Any]], batch: Batch, current: Tensor, method: str | None = None
     ) -> tuple[Tensor, Tensor, _Seen]:
-        """What a student's or a graph's methods make of `current`, with its predicted quality and what encode said of it."""
+        """What a student's or graphs' methods make of `current`, with its predicted quality and what encode said of it.
+
+        `method`: that refines it; None for the one that encode's words choose.
+        """
         evidence = self._see(called["encode"], batch, batch.degraded)
         guess = evidence if current is batch.degraded else self._see(called["encode"], batch, current)
-        restored, quality = called["refine"](
+        restored, quality = called[method or guess.method](
             current, *evidence.features, *guess.features[1:], guess.tokens, guess.gates
         )
         return restored, quality, guess
@@ -147,7 +151,8 @@ class SelfDistillation(Objective[nn.ModuleDict]):
             if picture is batch.degraded:
                 agreed = by_look(self._routing, assessment, look)
         gates = own_gates(self._routing, agreed, self._student[0].config.rank)
-        return _Seen(features, tokens, assessment, gates)
+        beliefs = dict(zip(self._routing.leaves, agreed[0, 2:].sigmoid().tolist(), strict=True))
+        return _Seen(features, tokens, assessment, gates, refiner(self._routing, beliefs))
 
 
 def _biases(graph: fx.GraphModule) -> Iterator[str]:

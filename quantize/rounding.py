@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from ..distill.student import Student
 from .layers import attribute, layers, steps
 
 # Positions of a layer's input that are read of a sample.
@@ -24,12 +23,12 @@ DAMPING = 0.01
 
 
 @torch.no_grad()
-def round_weights(graph: fx.GraphModule, student: Student, rows: Iterable[tuple[Tensor, ...]], seed: int) -> None:
+def round_weights(graph: fx.GraphModule, method: nn.Module, rows: Iterable[tuple[Tensor, ...]], seed: int) -> None:
     """Choose anew the codes of every layer's weights, in place; scales stay.
 
-    `student`: whose graph it is; `rows`: the method's inputs, over which a layer's output is to change least.
+    `method`: whose graph it is; `rows`: its inputs, over which a layer's output is to change least.
     """
-    modules = {node: student.get_submodule(path) for path, nodes in layers(graph).items() for node in nodes}
+    modules = {node: method.get_submodule(path) for path, nodes in layers(graph).items() for node in nodes}
     inputs = _Inputs(graph, modules, seed)
     for row in rows:
         inputs.run(*row)

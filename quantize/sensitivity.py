@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from ..distill.methods import methods
 from ..distill.student import Student
+from ..runtime.methods import ENCODE, REFINE
 from .calibration import Samples
 from .layers import TRANSPOSED, layers
 from .ranges import DEQUANTIZE, QUANTIZE
@@ -32,7 +33,9 @@ class Sensitivity(NamedTuple):
 def sensitivities(
     graphs: Mapping[str, fx.GraphModule], student: Student, samples: Samples, pictures: int = 8
 ) -> list[Sensitivity]:
-    """Every layer of the quantised graphs, the costliest first; `student`: the one they were made from.
+    """Every layer of encode and refine as quantised graphs, the costliest first; `student`: the one they were made from.
+
+    Specialists have refine's layers, and what stays in float there does in them.
 
     A layer's activations are left unrounded, one layer at a time, in the graph; rounding of its weights stays, which a
     scale a channel and GPTQ make small beside. Evenly over `pictures` of the samples.
@@ -40,7 +43,7 @@ def sensitivities(
     rows = _rows(student, samples, pictures)
     base = _distance(graphs, rows)
     found: list[Sensitivity] = []
-    for graph in graphs.values():
+    for graph in (graphs[ENCODE], graphs[REFINE]):
         for layer, nodes in layers(graph).items():
             with _unrounded(graph, nodes):
                 gain = base - _distance(graphs, rows)
@@ -58,7 +61,7 @@ class _Row(NamedTuple):
 
 
 def _rows(student: Student, samples: Samples, pictures: int) -> list[_Row]:
-    encode, refine = methods(student)["encode"], methods(student)["refine"]
+    encode, refine = (methods(student)[name] for name in (ENCODE, REFINE))
     step = max(1, len(samples["encode"]) // pictures)
     rows: list[_Row] = []
     for (image,), (*_, gates) in list(zip(samples["encode"], samples["refine"], strict=True))[::step]:

@@ -36,7 +36,7 @@ def quantize_student(
     judges: Mapping[str, Evaluate] | None = None,
     found: Callable[[str, Found], None] | None = None,
 ) -> Path:
-    """Write `out/TARGET/{encode,refine}.pt2` for every target of `config`, the equalised student, and `out/quantize.json`.
+    """Write `out/TARGET/METHOD.pt2` for every method and target of `config`, the equalised student, and `out/quantize.json`.
 
     Calibrated on trajectories over `photos`. `judges`: how the loaded program of a target is judged, where layers are to stay
     in float until it passes; `found` is told the outcome. The folder appears when it is complete. Raises InputError.
@@ -75,7 +75,8 @@ def quantize_student(
             if config.training_minutes is not None:
                 train(name, graphs, student, config.training_minutes)
             core.write(graphs, student, tile, folder / name)
-        save_student(Trained(student, trained.routing, trained.provenance), folder / EQUALISED)
+        # In full precision: what was done to each channel is read from its ratio to the student.
+        save_student(Trained(student, trained.routing, trained.provenance), folder / EQUALISED, whole=True)
         record = Record(config=config, tile=tile, kept_in_float=kept)
         (folder / MARKER).write_text(record.model_dump_json(indent=1) + "\n")
 

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .bundle import sha256
 from .errors import BackendError
 from .files import replace_folder
+from .methods import ENCODE, REFINE, methods_in
 
-METHODS = ("encode", "refine")
 RTX = ("tensorrt_rtx", "tensorrt_rtx_bindings")
 STAMP = "engine.json"
 TEGRA_RELEASE = Path("/etc/nv_tegra_release")
@@ -113,9 +113,9 @@ Build = Callable[[Path], dict[str, bytes]]
 
 
 def build_from_onnx(folder: Path) -> dict[str, bytes]:
-    """Both methods' engines for this machine's GPU by TensorRT's own builder. Raises BackendError."""
+    """All methods' engines for this machine's GPU by TensorRT's own builder. Raises BackendError."""
     trt = library()
-    return {method: build_one(trt, folder / f"{method}.onnx")[0] for method in METHODS}
+    return {method: build_one(trt, folder / f"{method}.onnx")[0] for method in methods_in(folder, ".onnx")}
 
 
 def engines(
@@ -126,13 +126,13 @@ def engines(
     built_with: str = "tensorrt",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """The folder with encode.engine and refine.engine for the program in `folder`; built unless the cached ones fit.
+    """The folder with an engine of every method for the program in `folder`; built unless the cached ones fit.
 
     Raises BackendError.
     """
     machine = this_machine()
-    onnx = {method: sha256(folder / f"{method}.onnx") for method in METHODS}
-    place = (cache or cache_folder()) / f"{onnx['encode'][:12]}-{onnx['refine'][:12]}"
+    onnx = {method: sha256(folder / f"{method}.onnx") for method in methods_in(folder, ".onnx")}
+    place = (cache or cache_folder()) / f"{onnx[ENCODE][:12]}-{onnx[REFINE][:12]}"
     reason = _stale(place, machine, onnx, built_with)
     if reason is None:
         return place
@@ -142,7 +142,7 @@ def engines(
     def save(beside: Path) -> None:
         for method, data in made.items():
             (beside / f"{method}.engine").write_bytes(data)
-        hashes = {method: sha256(beside / f"{method}.engine") for method in METHODS}
+        hashes = {method: sha256(beside / f"{method}.engine") for method in onnx}
         stamp = Stamp(machine=machine, built_with=built_with, onnx=onnx, engines=hashes)
         (beside / STAMP).write_text(stamp.model_dump_json(indent=1) + "\n")
 
@@ -165,7 +165,7 @@ def _stale(place: Path, machine: Machine, onnx: dict[str, str], built_with: str)
         return "engine is of another program"
     if stamp.built_with != built_with:
         return f"engine was built with {stamp.built_with}"
-    for method in METHODS:
+    for method in onnx:
         file = place / f"{method}.engine"
         if not file.is_file() or sha256(file) != stamp.engines.get(method):
             return f"{file.name} is damaged"

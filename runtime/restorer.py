@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from typing_extensions import TypedDict, Unpack
 
 from . import backends
-from .backends import Session
+from .backends import Encoded, Session
 from .bundle import Bundle, Program
 from .controller import Policy
 from .cost import CostModel, Estimate
 from .errors import InputError
+from .methods import REFINE, specialist_method
 from .pictures import Picture, from_array, read
 from .probe import pick
 from .restoration import Restoration, Update
@@ -109,17 +110,23 @@ class Restorer:
         return restorer
 
     def warm_up(self, repetitions: int = 3) -> None:
-        """Run both methods, so that caches are warm and costs are known. Raises BackendError, BundleError."""
+        """Run all methods, so that caches are warm and costs are known. Raises BackendError, BundleError."""
         engine = self._engine
         blank = np.full((1, 3, engine.tile, engine.tile), 0.5, np.float32)
         gates = gate_tensor(engine.routing, given_gates(engine.routing, {}), engine.rank)
 
         def nothing(_: float) -> None: ...
 
+        def refine(encoded: Encoded, method: str, took: Callable[[float], None]) -> None:
+            engine.call(lambda: engine.session.refine(blank, encoded, encoded, gates, method), None, took)
+
         for repetition in range(repetitions + 1):  # the first allocates and says nothing of the cost
             took = (engine.encode_took, engine.refine_took) if repetition else (nothing, nothing)
             encoded = engine.call(lambda: engine.encode(blank), None, took[0])
-            engine.call(lambda encoded=encoded: engine.session.refine(blank, encoded, encoded, gates), None, took[1])
+            refine(encoded, REFINE, took[1])
+            if not repetition:
+                for leaf in engine.routing.specialists:
+                    refine(encoded, specialist_method(leaf), nothing)
 
     def restore(
         self, image: Image, *, progress: Callable[[Update], None] | None = None, **options: Unpack[Options]

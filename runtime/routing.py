@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from .errors import InputError
+from .methods import REFINE, specialist_method
 from .tree import TREE
 
 Gates = dict[str, float]
@@ -76,6 +77,9 @@ class Routing(BaseModel):
     )
     mean_tokens: tuple[str, ...] = Field(
         default=(), description="leaves of which tiles tell more by the mean of their tokens than each by its own"
+    )
+    specialists: tuple[str, ...] = Field(
+        default=(), description="leaves with a refiner of their own, for pictures that have nothing else"
     )
     variance: dict[str, float] = Field(
         default=VARIANCE,
@@ -157,6 +161,15 @@ def token_source(routing: Routing, look: Sequence[float]) -> TokenSource:
         return TokenSource.LOOK
     likelier = any(told[leaf] > 0 for leaf in routing.leaves if leaf in routing.mean_tokens)
     return TokenSource.MEAN if likelier else TokenSource.OWN
+
+
+def refiner(routing: Routing, beliefs: Mapping[str, float]) -> str:
+    """The method that refines a tile: a specialist's where one leaf is believed above 0.5 and no other, else refine.
+
+    `beliefs`: in leaves, or the weights of them that a caller stated.
+    """
+    found = [leaf for leaf in routing.leaves if beliefs[leaf] > 0.5]
+    return specialist_method(found[0]) if len(found) == 1 and found[0] in routing.specialists else REFINE
 
 
 def prospect(routing: Routing, degradations: Mapping[str, float], gates: Gates) -> Prospect:

@@ -27,6 +27,7 @@ from .routing import (
     agreed_logits,
     gate_tensor,
     prospect,
+    refiner,
     route,
     sigmoid,
     token_source,
@@ -95,10 +96,11 @@ class Engine:
 
 
 class Seen(NamedTuple):
-    """What an encode said of a tile, for the refine that follows."""
+    """What an encode said of a tile, for the refine that follows, and the method that this is to be."""
 
     gates: Gates
     degradations: dict[str, float]
+    method: str
 
 
 class Run:
@@ -262,7 +264,8 @@ class Run:
         logits = agreed_logits(routing, self._looks[: tile.looks], encoded.logits)
         gates = route(routing, encoded.granularity, logits) if self._fixed is None else self._fixed
         beliefs = dict(zip(routing.leaves, map(sigmoid, logits), strict=True))
-        self._seen[index] = Seen(gates, beliefs)
+        method = refiner(routing, beliefs if self._fixed is None else self._fixed)
+        self._seen[index] = Seen(gates, beliefs, method)
         if tile.view:
             controller.mirrored(index, ms)
             self._record(Event("mirror", index, iteration, ms, self._elapsed()))
@@ -292,7 +295,7 @@ class Run:
 
         def work() -> tuple[Pixels, float, float]:
             start = source() if planes is None else planes
-            restored, quality = session.refine(start, original, estimate, gates)
+            restored, quality = session.refine(start, original, estimate, gates, seen.method)
             quality = self._calibrated(quality)
             if math.isnan(quality) or _broken(restored, start):
                 return current, math.nan, 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from burnish.distill.methods import methods
+from burnish.distill.specialists import add_specialist
 from burnish.distill.student import SIZES, Student
 from burnish.distill.weights import Trained
 from burnish.export.context import Context
@@ -78,45 +81,62 @@ def student() -> Student:
 
 
 @pytest.fixture(scope="session")
+def specialised(student: Student) -> Trained:
+    """The same with another refiner for noise: what is exported and quantised here."""
+    torch.manual_seed(1)
+    other = copy.deepcopy(student)
+    with torch.no_grad():
+        for weights in other.refiner.parameters():
+            weights.mul_(1 + 0.2 * torch.randn_like(weights))
+    return add_specialist(Trained(student), "noise", Trained(other))
+
+
+@pytest.fixture(scope="session")
 def quantize_config() -> QuantizeConfig:
     return QuantizeConfig(pictures=4, iterations=2)
 
 
 @pytest.fixture(scope="session")
-def in_float(student: Student, quantize_config: QuantizeConfig) -> int:
+def in_float(specialised: Trained, quantize_config: QuantizeConfig) -> int:
     """Numbers of the student in the parts that int8 programs leave in float."""
-    return sum(n.numel() for part in quantize_config.left_in_float for n in student.get_submodule(part).parameters())
+    parts = [module for method in methods(specialised.student).values() for module in method.named_modules()]
+    kept = [module for name, module in parts if name in quantize_config.left_in_float]
+    return sum(numbers.numel() for module in kept for numbers in module.parameters())
 
 
 @pytest.fixture(scope="session")
-def samples(student: Student, quantize_config: QuantizeConfig) -> Samples:
-    return draw_samples(student, Routing(), PHOTOS / "dev", TILE, quantize_config)
+def samples(specialised: Trained, quantize_config: QuantizeConfig) -> Samples:
+    return draw_samples(specialised.student, Routing(), PHOTOS / "dev", TILE, quantize_config)
 
 
 @pytest.fixture(scope="session")
-def quantized(student: Student, quantize_config: QuantizeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quantized(specialised: Trained, quantize_config: QuantizeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(out: Path) -> Path:
-        return quantize_student(Trained(student), PHOTOS / "dev", TILE, out, quantize_config, lambda _: None)
+        return quantize_student(specialised, PHOTOS / "dev", TILE, out, quantize_config, lambda _: None)
 
     return _once(tmp_path_factory, "graphs", make)
 
 
 @pytest.fixture(scope="session")
-def bundle_path(student: Student, quantized: Path, samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_path(
+    specialised: Trained, quantized: Path, samples: Samples, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A bundle of the untrained student with the programs in BUNDLED."""
-    context = Context(Trained(student), TILE, quantized, samples)
+    context = Context(specialised, TILE, quantized, samples)
     return _once(
         tmp_path_factory, "nano.bundle", lambda out: write_bundle(out, context, BUNDLED, "a test", lambda _: None)
     )
 
 
 @pytest.fixture(scope="session")
-def onnx_bundle(student: Student, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def onnx_bundle(specialised: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A light bundle for the runtime's own tests: ONNX alone, which takes seconds to make."""
 
     def make(out: Path) -> Path:
-        few = draw_samples(student, Routing(), PHOTOS / "dev", TILE, QuantizeConfig(pictures=2, iterations=1))
-        context = Context(Trained(student), TILE, None, few)
+        few = draw_samples(
+            specialised.student, Routing(), PHOTOS / "dev", TILE, QuantizeConfig(pictures=2, iterations=1)
+        )
+        context = Context(specialised, TILE, None, few)
         return write_bundle(out, context, select(["onnx-fp32"]), "a test", lambda _: None)
 
     return _once(tmp_path_factory, "light.bundle", make)

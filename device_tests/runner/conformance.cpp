@@ -95,6 +95,7 @@ Json play_routing(const Json& given) {
   for (const auto& [name, gate] : route(routing, number(given.at("granularity")), logits)) gates[name] = gate;
   const Prospect promised = prospect(routing, logits);
   Json results = {{"gates", gates},
+                  {"method", refiner(routing, logits)},
                   {"prospect", {{"belief", promised.belief}, {"variance", promised.variance}, {"upright", promised.upright}}}};
   constexpr const char* kSources[] = {"own", "look", "mean"};
   if (!looks.empty()) results["tokens"] = kSources[static_cast<int>(token_source(routing, looks.front()))];

@@ -70,15 +70,18 @@ OwnedEncoded::OwnedEncoded(const Encoded& encoded) : encoded_(encoded) {
 Program::Program(const std::string& path, std::unique_ptr<executorch::runtime::EventTracer> tracer)
     : module_(path, Module::LoadMode::Mmap, std::move(tracer)) {
   check(module_.load(), "cannot load " + path);
+  auto methods = module_.method_names();
+  check(methods.error(), path + ": cannot name its methods");
+  methods->insert({"encode", "refine"});
   // A tracer given to the module is not passed on to methods that are loaded by name.
-  for (const char* method : {"encode", "refine"}) {
+  for (const auto& method : *methods) {
     check(module_.load_method(method, nullptr, module_.event_tracer()), path + ": cannot load the method " + method);
   }
 }
 
-std::vector<EValue> Program::execute(const char* method, std::vector<EValue> inputs) {
+std::vector<EValue> Program::execute(const std::string& method, std::vector<EValue> inputs) {
   auto outputs = module_.execute(method, inputs);
-  if (!outputs.ok()) check(outputs.error(), std::string(method) + " failed");
+  if (!outputs.ok()) check(outputs.error(), method + " failed");
   return std::move(*outputs);
 }
 
@@ -98,14 +101,14 @@ Encoded Program::encode(const Tensor& image) {
 }
 
 Refined Program::refine(const Tensor& current, const Encoded& original, const Encoded& estimate, const Tensor& tokens,
-                        const Tensor& gates) {
+                        const Tensor& gates, const std::string& method) {
   const auto picture = view(current), asked = view(tokens), weights = view(gates);
   std::vector<EValue> inputs{EValue(*picture)};
   inputs.insert(inputs.end(), original.features.begin(), original.features.end());
   inputs.insert(inputs.end(), estimate.features.begin() + 1, estimate.features.end());
   inputs.push_back(EValue(*asked));
   inputs.push_back(EValue(*weights));
-  auto outputs = execute("refine", std::move(inputs));
-  if (outputs.size() != 2) throw std::runtime_error("refine has other than two outputs");
+  auto outputs = execute(method, std::move(inputs));
+  if (outputs.size() != 2) throw std::runtime_error(method + " has other than two outputs");
   return {outputs[0], copy_of(outputs[1]).data.at(0)};
 }

@@ -1,4 +1,4 @@
-// One loaded program and its two methods.
+// One loaded program and its methods.
 #pragma once
 
 #include <executorch/extension/module/module.h>
@@ -38,17 +38,17 @@ struct Refined {
 
 class Program {
  public:
-  // Loads both methods. Throws std::runtime_error naming what cannot be loaded. `tracer` may be null.
+  // Loads all methods. Throws std::runtime_error naming what cannot be loaded. `tracer` may be null.
   Program(const std::string& path, std::unique_ptr<executorch::runtime::EventTracer> tracer = nullptr);
 
   Encoded encode(const Tensor& image);
-  // `tokens`: those to ask, the estimate's own or others.
+  // `tokens`: those to ask, the estimate's own or others. `method`: refine, or a specialist's.
   Refined refine(const Tensor& current, const Encoded& original, const Encoded& estimate, const Tensor& tokens,
-                 const Tensor& gates);
+                 const Tensor& gates, const std::string& method = "refine");
   executorch::extension::Module& module() { return module_; }
 
  private:
-  std::vector<executorch::runtime::EValue> execute(const char* method, std::vector<executorch::runtime::EValue> inputs);
+  std::vector<executorch::runtime::EValue> execute(const std::string& method, std::vector<executorch::runtime::EValue> inputs);
 
   executorch::extension::Module module_;
 };

@@ -72,6 +72,7 @@ class Run {
     originals_.resize(count);
     estimates_.resize(count);
     gates_.resize(count);
+    methods_.resize(count);
     beliefs_.resize(count);
     steps_.push_back(picture_);
   }
@@ -145,6 +146,7 @@ class Run {
     const std::vector<std::vector<double>> looks(looks_.begin(), looks_.begin() + rounds);
     const auto logits = agreed_logits(task_.routing, looks, said.logits);
     gates_[index] = route(task_.routing, said.granularity, logits);
+    methods_[index] = refiner(task_.routing, logits);
     beliefs_[index].clear();
     const auto leaves = task_.routing.leaves();
     for (std::size_t i = 0; i < leaves.size(); ++i) beliefs_[index].emplace_back(leaves[i], sigmoid(logits[i]));
@@ -187,7 +189,8 @@ class Run {
     const auto& original = view ? estimates_[index] : originals_[index];
     const Encoded& estimate = estimates_[index]->get();
     if (!survey_.empty() && !tokens_) tokens_ = mean_tokens(survey_);
-    const Refined refined = program_.refine(source, original->get(), estimate, tokens_ ? *tokens_ : estimate.tokens, weights);
+    const Tensor& tokens = tokens_ ? *tokens_ : estimate.tokens;
+    const Refined refined = program_.refine(source, original->get(), estimate, tokens, weights, methods_[index]);
     Tensor restored = copy_of(refined.restored);
     double quality = calibrated(broken(restored, source) ? std::nan("") : refined.quality), difference = 0.0;
     if (!std::isnan(quality)) {
@@ -240,6 +243,7 @@ class Run {
   std::vector<double> predicted_;  // of `current_`
   std::vector<std::shared_ptr<OwnedEncoded>> originals_, estimates_;
   std::vector<Gates> gates_, beliefs_;
+  std::vector<std::string> methods_;  // that refine each tile
   Json trace_ = Json::array();
 };
 

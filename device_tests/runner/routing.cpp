@@ -26,6 +26,7 @@ Routing routing_from(const nlohmann::ordered_json& values) {
   routing.uneven = values.at("uneven").get<std::set<std::string>>();
   routing.look_tokens = values.value("look_tokens", std::set<std::string>());
   routing.mean_tokens = values.value("mean_tokens", std::set<std::string>());
+  routing.specialists = values.value("specialists", std::set<std::string>());
   routing.variance = values.value("variance", std::map<std::string, double>());
   return routing;
 }
@@ -88,6 +89,15 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<std:
     }
   }
   return logits;
+}
+
+std::string refiner(const Routing& routing, const std::vector<double>& logits) {
+  const auto leaves = routing.leaves();
+  std::vector<std::string> found;
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    if (sigmoid(logits[i]) > 0.5) found.push_back(leaves[i]);
+  }
+  return found.size() == 1 && routing.specialists.count(found[0]) > 0 ? "refine_" + found[0] : "refine";
 }
 
 // The share of leaves that `Routing::variance` does not name.

@@ -1,4 +1,4 @@
-"""What every backend offers: a session that runs the two methods of one program."""
+"""What every backend offers: a session that runs the methods of one program."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from ..methods import REFINE
 
-ENCODE_INPUTS = ("image",)
-ENCODE_OUTPUTS = ("feature1", "feature2", "feature3", "tokens", "assessment")
-REFINE_INPUTS = ("current", "original1", "original2", "original3", "estimate2", "estimate3", "tokens", "gates")
-REFINE_OUTPUTS = ("restored", "quality")
+Array = NDArray[np.float32]
 
 
 class Encoded(NamedTuple):
@@ -41,6 +38,11 @@ class Session(Protocol):
         """`image`: float32 (1, 3, tile, tile) in [0, 1]."""
         ...
 
-    def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
-        """Restored (1, 3, tile, tile), not clipped, and its predicted quality in [0, 1]; `gates`: (1, E·rank, 1, 1)."""
+    def refine(
+        self, current: Array, original: Encoded, estimate: Encoded, gates: Array, method: str = REFINE
+    ) -> tuple[Array, float]:
+        """Restored (1, 3, tile, tile), not clipped, and its predicted quality in [0, 1]; `gates`: (1, E·rank, 1, 1).
+
+        `method`: refine, or a specialist's (`runtime.methods`). Raises BackendError for one that the program lacks.
+        """
         ...

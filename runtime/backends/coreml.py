@@ -16,46 +16,46 @@ import numpy as np
 from PIL import Image
 
 from ..errors import BackendError, BundleError
-from .base import ENCODE_INPUTS, ENCODE_OUTPUTS, REFINE_INPUTS, REFINE_OUTPUTS, Array, Encoded
-from .coreml_reference import PACKAGE
+from ..methods import ENCODE, REFINE, Methods, contract
+from .base import Array, Encoded
+from .coreml_reference import packages
 
 CACHE = Path("~/Library/Caches/burnish/coreml")
 
 
 class CoreMLSession:
-    """student.mlpackage (iOS 18, macOS 15), or encode.mlpackage and refine.mlpackage, of a program's folder."""
+    """student.mlpackage (iOS 18, macOS 15), or a package a method, of a program's folder."""
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         import coremltools as ct
 
         from ..mlprogram.package import Package
 
-        self._models: dict[str, Any] = {}
+        self._models: Methods[Any] = Methods()
         self._images: dict[str, set[str]] = {}
-        for method in ("encode", "refine"):
-            several = (folder / PACKAGE).is_dir()
-            place = folder / PACKAGE if several else folder / f"{method}.mlpackage"
-            self._images[method] = Package.open(place).images(method if several else "main")
-            compiled = _compiled(ct, place)
-            self._models[method] = ct.models.CompiledMLModel(str(compiled), function_name=method if several else None)
+        for method, (place, function) in packages(folder).items():
+            self._images[method] = Package.open(place).images(function or "main")
+            self._models[method] = ct.models.CompiledMLModel(str(_compiled(ct, place)), function_name=function)
 
-    def _run(
-        self, method: str, names: tuple[str, ...], outputs: tuple[str, ...], values: tuple[Any, ...]
-    ) -> list[Array]:
+    def _run(self, method: str, values: tuple[Any, ...]) -> list[Array]:
+        names, outputs = contract(method)
+        model = self._models[method]
         given = {
             name: _image(value) if name in self._images[method] else value
             for name, value in zip(names, values, strict=True)
         }
-        results: dict[str, Any] = self._models[method].predict(given)
+        results: dict[str, Any] = model.predict(given)
         return [_array(results[name]) for name in outputs]
 
     def encode(self, image: Array) -> Encoded:
-        *features, tokens, assessment = self._run("encode", ENCODE_INPUTS, ENCODE_OUTPUTS, (image,))
+        *features, tokens, assessment = self._run(ENCODE, (image,))
         return Encoded.of(features, tokens, assessment)
 
-    def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
+    def refine(
+        self, current: Array, original: Encoded, estimate: Encoded, gates: Array, method: str = REFINE
+    ) -> tuple[Array, float]:
         values = (current, *original.features, *estimate.features[1:], estimate.tokens, gates)
-        restored, quality = self._run("refine", REFINE_INPUTS, REFINE_OUTPUTS, values)
+        restored, quality = self._run(method, values)
         return restored, float(quality.reshape(()))
 
 

@@ -6,6 +6,7 @@ before anything is allocated, and its convolutions take half the time of numpy's
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError, BundleError
-from .base import ENCODE_INPUTS, ENCODE_OUTPUTS, REFINE_INPUTS, REFINE_OUTPUTS, Array, Encoded
+from ..methods import ENCODE, REFINE, Methods, contract, methods_in
+from .base import Array, Encoded
 
-CONTRACT = {"encode": (ENCODE_INPUTS, ENCODE_OUTPUTS), "refine": (REFINE_INPUTS, REFINE_OUTPUTS)}
 PACKAGE = "student.mlpackage"
 
 
@@ -26,7 +27,7 @@ class _Method:
         from ..mlprogram.program import Function
 
         self.function = Function(package, function, single)
-        inputs, outputs = CONTRACT[name]
+        inputs, outputs = contract(name)
         if tuple(self.function.inputs) != inputs or self.function.outputs != outputs:
             given = tuple(self.function.inputs), self.function.outputs
             raise BundleError(f"{package.path}: {name} has inputs and outputs {given}; expected {(inputs, outputs)}")
@@ -43,9 +44,9 @@ class _Method:
 
 
 class CoreMLReferenceSession:
-    """student.mlpackage (iOS 18), or encode.mlpackage and refine.mlpackage (iOS 17), of a program's folder.
+    """student.mlpackage (iOS 18), or a package a method (iOS 17), of a program's folder.
 
-    `watch` sees every computed value of both methods: its name, its operation, and the value in its declared type.
+    `watch` sees every computed value of all methods: its name, its operation, and the value in its declared type.
     `single`: float32 where the program says fp16. `system`: the oldest iOS that reads it. `operations`: how often which is
     computed.
     """
@@ -61,30 +62,42 @@ class CoreMLReferenceSession:
             torch.set_num_threads(threads)
         self._tensor: Any = torch.from_numpy
         self.watch: Callable[[str, str, Any], None] | None = None
-        if (folder / PACKAGE).is_dir():
-            package = Package.open(folder / PACKAGE)
-            self._encode, self._refine = (_Method(package, name, name, single) for name in CONTRACT)
-        else:
-            package, other = (Package.open(folder / f"{name}.mlpackage") for name in CONTRACT)
-            self._encode, self._refine = (
-                _Method(package, "main", "encode", single),
-                _Method(other, "main", "refine", single),
-            )
-        self.system: str = package.system
-        self.operations = self._encode.function.operations + self._refine.function.operations
+        opened = {place: Package.open(place) for place, _ in packages(folder).values()}
+        self._methods = Methods(
+            (name, _Method(opened[place], function or "main", name, single))
+            for name, (place, function) in packages(folder).items()
+        )
+        self.system: str = next(iter(opened.values())).system
+        self.operations = sum((method.function.operations for method in self._methods.values()), Counter[str]())
 
     def _own(self, array: Array) -> Any:
         return self._tensor(np.ascontiguousarray(array))
 
     def encode(self, image: Array) -> Encoded:
-        *features, tokens, assessment = self._encode.run((self._own(image),), self.watch)
+        *features, tokens, assessment = self._methods[ENCODE].run((self._own(image),), self.watch)
         return Encoded.of(features, tokens.float().numpy(), assessment.float().numpy())
 
-    def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
+    def refine(
+        self, current: Array, original: Encoded, estimate: Encoded, gates: Array, method: str = REFINE
+    ) -> tuple[Array, float]:
         features = (*original.features, *estimate.features[1:])
         values = (self._own(current), *features, self._own(estimate.tokens), self._own(gates))
-        restored, quality = self._refine.run(values, self.watch)
+        restored, quality = self._methods[method].run(values, self.watch)
         return restored.float().numpy(), float(quality)
+
+
+def packages(folder: Path) -> dict[str, tuple[Path, str | None]]:
+    """The package of every method of a program in `folder`, with its function there where the package has several.
+
+    Raises BundleError for a damaged package.
+    """
+    from ..mlprogram.package import Package
+
+    whole = folder / PACKAGE
+    if whole.is_dir():
+        return {name: (whole, name) for name in Package.open(whole).spec.mlProgram.functions}
+    suffix = ".mlpackage"
+    return {name: (folder / f"{name}{suffix}", None) for name in methods_in(folder, suffix)}
 
 
 def load(folder: Path, threads: int | None = None) -> CoreMLReferenceSession:

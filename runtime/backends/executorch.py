@@ -10,6 +10,7 @@ import numpy as np
 
 from ..cores import usable_cores
 from ..errors import BackendError
+from ..methods import ENCODE, REFINE, Methods
 from .base import Array, Encoded
 
 PROGRAM = "student.pte"
@@ -49,24 +50,27 @@ class ExecuTorchSession:
             self._program = Runtime.get().load_program(
                 path, verification=Verification.Minimal, enable_etdump=etdump, data_path=weights
             )
-            self._encode: Any = self._program.load_method("encode")
-            self._refine: Any = self._program.load_method("refine")
+            self._methods: Methods[Any] = Methods(
+                (name, self._program.load_method(name)) for name in self._program.method_names
+            )
         except Exception as error:
             files = path if weights is None else f"{path} with {weights.name}"
             raise BackendError(f"ExecuTorch cannot load {files}: {str(error).splitlines()[0]}") from None
-        if self._encode is None or self._refine is None:
+        if any(self._methods.get(name) is None for name in (ENCODE, REFINE)):
             raise BackendError(f"{path} lacks the methods encode and refine")
 
     def _own(self, array: Array) -> Any:
         return self._tensor(np.ascontiguousarray(array))
 
     def encode(self, image: Array) -> Encoded:
-        *features, tokens, assessment = self._encode.execute([self._own(image)])
+        *features, tokens, assessment = self._methods[ENCODE].execute([self._own(image)])
         return Encoded.of(features, tokens.numpy(), assessment.numpy())
 
-    def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
+    def refine(
+        self, current: Array, original: Encoded, estimate: Encoded, gates: Array, method: str = REFINE
+    ) -> tuple[Array, float]:
         features = (*original.features, *estimate.features[1:])
-        restored, quality = self._refine.execute(
+        restored, quality = self._methods[method].execute(
             [self._own(current), *features, self._own(estimate.tokens), self._own(gates)]
         )
         return restored.numpy(), float(quality)

@@ -14,7 +14,8 @@ import onnxruntime as ort
 
 from ..cores import usable_cores
 from ..errors import BackendError
-from .base import ENCODE_OUTPUTS, REFINE_INPUTS, REFINE_OUTPUTS, Array, Encoded
+from ..methods import ENCODE, ENCODE_OUTPUTS, REFINE, REFINE_INPUTS, REFINE_OUTPUTS, Methods, methods_in
+from .base import Array, Encoded
 
 
 class Provider(NamedTuple):
@@ -42,7 +43,7 @@ def has_provider(variant: str) -> bool:
 
 
 class OnnxSession:
-    """encode.onnx and refine.onnx of a program's folder."""
+    """encode.onnx, refine.onnx and the specialists' of a program's folder."""
 
     def __init__(self, folder: Path, threads: int | None = None, variant: str = "") -> None:
         provider = PROVIDERS[variant]
@@ -55,36 +56,39 @@ class OnnxSession:
         # What a provider does not take falls to the CPU.
         providers = [(provider.name, settings), *(["CPUExecutionProvider"] if variant else [])]
         try:
-            sessions: list[Any] = [
-                ort.InferenceSession(str(folder / f"{name}.onnx"), options, providers=providers)
-                for name in ("encode", "refine")
-            ]
-            self._encode, self._refine = sessions
+            self._methods: Methods[Any] = Methods(
+                (name, ort.InferenceSession(str(folder / f"{name}.onnx"), options, providers=providers))
+                for name in methods_in(folder, ".onnx")
+            )
         except Exception as error:  # onnxruntime raises its own unrelated types
             raise BackendError(f"ONNX Runtime cannot load {folder}: {str(error).splitlines()[0]}") from None
-        if provider.name not in self._encode.get_providers():
+        if provider.name not in self._methods[ENCODE].get_providers():
             raise BackendError(
                 f"ONNX Runtime's {provider.name} did not start; install its libraries or use another backend"
             )
         self._device = provider.device
         # Tokens are half precision in a program of that.
-        self._types = {i.name: HALF.get(i.type, np.float32) for i in self._refine.get_inputs()}
+        self._types = {i.name: HALF.get(i.type, np.float32) for i in self._methods[REFINE].get_inputs()}
 
     def encode(self, image: Array) -> Encoded:
-        binding = self._encode.io_binding()
+        session = self._methods[ENCODE]
+        binding = session.io_binding()
         binding.bind_cpu_input("image", np.ascontiguousarray(image))
-        self._run(self._encode, binding, ENCODE_OUTPUTS[:-2], ENCODE_OUTPUTS[-2:])
+        self._run(session, binding, ENCODE_OUTPUTS[:-2], ENCODE_OUTPUTS[-2:])
         *features, tokens, assessment = binding.get_outputs()
         return Encoded.of(features, tokens.numpy(), assessment.numpy())
 
-    def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
-        binding = self._refine.io_binding()
+    def refine(
+        self, current: Array, original: Encoded, estimate: Encoded, gates: Array, method: str = REFINE
+    ) -> tuple[Array, float]:
+        session = self._methods[method]
+        binding = session.io_binding()
         binding.bind_cpu_input(REFINE_INPUTS[0], np.ascontiguousarray(current))
         for name, value in zip(REFINE_INPUTS[1:-2], (*original.features, *estimate.features[1:]), strict=True):
             binding.bind_ortvalue_input(name, value)
         for name, value in zip(REFINE_INPUTS[-2:], (estimate.tokens, gates), strict=True):
             binding.bind_cpu_input(name, np.ascontiguousarray(value, self._types[name]))
-        self._run(self._refine, binding, (), REFINE_OUTPUTS)
+        self._run(session, binding, (), REFINE_OUTPUTS)
         restored, quality = binding.get_outputs()
         return restored.numpy(), float(quality.numpy().reshape(()))
 

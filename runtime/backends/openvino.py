@@ -7,11 +7,12 @@ from typing import Any
 
 from ..cores import usable_cores
 from ..errors import BackendError
-from .base import ENCODE_OUTPUTS, REFINE_INPUTS, Array, Encoded
+from ..methods import ENCODE, ENCODE_OUTPUTS, REFINE, REFINE_INPUTS, Methods, methods_in
+from .base import Array, Encoded
 
 
 class OpenVinoSession:
-    """encode.onnx and refine.onnx of a program's folder."""
+    """encode.onnx, refine.onnx and the specialists' of a program's folder."""
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         try:
@@ -26,25 +27,28 @@ class OpenVinoSession:
         }
         try:
             core: Any = openvino.Core()
-            requests: list[Any] = [
-                core.compile_model(str(folder / f"{name}.onnx"), "CPU", options).create_infer_request()
-                for name in ("encode", "refine")
-            ]
-            self._encode, self._refine = requests
+            self._methods: Methods[Any] = Methods(
+                (name, core.compile_model(str(folder / f"{name}.onnx"), "CPU", options).create_infer_request())
+                for name in methods_in(folder, ".onnx")
+            )
         except Exception as error:  # openvino raises its own unrelated types
             raise BackendError(f"OpenVINO cannot load {folder}: {str(error).strip().splitlines()[-1]}") from None
 
     def encode(self, image: Array) -> Encoded:
-        self._encode.infer({"image": image})
+        request = self._methods[ENCODE]
+        request.infer({"image": image})
         # Copied: the request's tensors are written again by its next run.
-        outputs = [self._encode.get_tensor(name).data.copy() for name in ENCODE_OUTPUTS]
+        outputs = [request.get_tensor(name).data.copy() for name in ENCODE_OUTPUTS]
         return Encoded.of(outputs[:-2], outputs[-2], outputs[-1])
 
-    def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
+    def refine(
+        self, current: Array, original: Encoded, estimate: Encoded, gates: Array, method: str = REFINE
+    ) -> tuple[Array, float]:
         values = (current, *original.features, *estimate.features[1:], estimate.tokens, gates)
-        self._refine.infer(dict(zip(REFINE_INPUTS, values, strict=True)))
-        quality = self._refine.get_tensor("quality").data
-        return self._refine.get_tensor("restored").data.copy(), float(quality.reshape(()))
+        request = self._methods[method]
+        request.infer(dict(zip(REFINE_INPUTS, values, strict=True)))
+        quality = request.get_tensor("quality").data
+        return request.get_tensor("restored").data.copy(), float(quality.reshape(()))
 
 
 def load(folder: Path, threads: int | None = None) -> OpenVinoSession:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ..engines import called, cuda_runtime, engines, library, new_runtime
 from ..errors import BackendError
-from .base import ENCODE_INPUTS, ENCODE_OUTPUTS, REFINE_INPUTS, REFINE_OUTPUTS, Array, Encoded
+from ..methods import ENCODE, ENCODE_OUTPUTS, REFINE, REFINE_INPUTS, Methods, contract, methods_in
+from .base import Array, Encoded
 
 # What crosses between host and device; everything else of a method stays on the device.
 _HOST = {"image", "tokens", "assessment", "current", "gates", "restored", "quality"}
@@ -150,19 +151,15 @@ class TensorRTSession:
         place = engines(folder)
         self._cuda = _Cuda()
         runtime = new_runtime(trt)
-        methods: list[_Method] = []
-        for name, inputs, outputs in (
-            ("encode", ENCODE_INPUTS, ENCODE_OUTPUTS),
-            ("refine", REFINE_INPUTS, REFINE_OUTPUTS),
-        ):
+        self._methods: Methods[_Method] = Methods()
+        for name in methods_in(place, ".engine"):
             engine = runtime.deserialize_cuda_engine((place / f"{name}.engine").read_bytes())
             if engine is None:
                 raise BackendError(f"TensorRT cannot load {place / name}.engine; delete {place} to build it again")
-            methods.append(_Method(self._cuda, engine, trt, inputs, outputs))
-        self._encode, self._refine = methods
+            self._methods[name] = _Method(self._cuda, engine, trt, *contract(name))
 
     def encode(self, image: Array) -> Encoded:
-        method, cuda = self._encode, self._cuda
+        method, cuda = self._methods[ENCODE], self._cuda
         method.host["image"][...] = image
         method.launch()
         kept: list[DeviceArray] = []
@@ -172,17 +169,19 @@ class TensorRTSession:
         cuda.wait()
         return Encoded.of(kept, method.host["tokens"].astype(np.float32), method.host["assessment"])
 
-    def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
-        method, cuda = self._refine, self._cuda
-        method.host["current"][...] = current
-        method.host["tokens"][...] = estimate.tokens
-        method.host["gates"][...] = gates
+    def refine(
+        self, current: Array, original: Encoded, estimate: Encoded, gates: Array, method: str = REFINE
+    ) -> tuple[Array, float]:
+        refine, cuda = self._methods[method], self._cuda
+        refine.host["current"][...] = current
+        refine.host["tokens"][...] = estimate.tokens
+        refine.host["gates"][...] = gates
         features = (*original.features, *estimate.features[1:])
         for name, feature in zip(REFINE_INPUTS[1:-2], features, strict=True):
-            cuda.copy(method.device[name], feature.address, method.size[name], "DeviceToDevice")
-        method.launch()
+            cuda.copy(refine.device[name], feature.address, refine.size[name], "DeviceToDevice")
+        refine.launch()
         cuda.wait()
-        return method.host["restored"].astype(np.float32), float(method.host["quality"].reshape(()))
+        return refine.host["restored"].astype(np.float32), float(refine.host["quality"].reshape(()))
 
 
 def load(folder: Path, threads: int | None = None) -> TensorRTSession:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,21 +205,29 @@ def test_the_benchmark_writes_what_profile_reads(kotlin: tuple[dict[str, Answer]
     assert row.process_bytes > row.program_bytes > 0
 
 
+def refused(tools: Tools, folder: Path, routing: dict[str, Any], program: bytes | None = None) -> str:
+    """What a bundle with something else in its routing, and maybe as its program, is refused with."""
+    manifest = json.loads((EMBEDDED / "bundle.json").read_text())
+    manifest["routing"] |= routing
+    entry = next(p for p in manifest["programs"] if p["target"] == "executorch-xnnpack")["files"][0]
+    content = (EMBEDDED / entry["path"]).read_bytes() if program is None else program
+    entry |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    bundle = folder / "broken.bundle"
+    file = bundle / entry["path"]
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    status, said = run(tools, folder, job(folder, bundle, [], benchmark={"warm_up": 0, "runs": 1, "blocks": 1}))
+    assert status == 2
+    return next(line for line in said.splitlines() if "Exception: " in line)
+
+
 def test_a_damaged_program_is_one_line(tools: Tools, tmp_path: Path) -> None:
     """With a manifest that fits, so that ExecuTorch itself has to refuse it."""
-    import hashlib
+    assert f"ProgramException: {PROGRAM} does not load" in refused(tools, tmp_path, {}, b"no program" * 1000)
 
-    manifest = json.loads((EMBEDDED / "bundle.json").read_text())
-    entry = next(p for p in manifest["programs"] if p["target"] == "executorch-xnnpack")["files"][0]
-    broken = b"no program" * 1000
-    entry |= {"bytes": len(broken), "sha256": hashlib.sha256(broken).hexdigest()}
-    file = tmp_path / "broken.bundle" / entry["path"]
-    file.parent.mkdir(parents=True)
-    file.write_bytes(broken)
-    (tmp_path / "broken.bundle" / "bundle.json").write_text(json.dumps(manifest))
-    content = job(tmp_path, tmp_path / "broken.bundle", []) | {
-        "benchmark": {"warm_up": 0, "runs": 1, "blocks": 1},
-    }
-    status, said = run(tools, tmp_path, content)
-    assert status == 2
+
+def test_a_program_without_a_specialist_is_one_line(tools: Tools, tmp_path: Path) -> None:
+    said = refused(tools, tmp_path, {"specialists": ["noise"]})
     assert f"ProgramException: {PROGRAM} does not load" in said
+    assert "refine_noise" in said

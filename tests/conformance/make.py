@@ -307,6 +307,7 @@ ROUTING = {
     "top": 4,
     "whole": ["haze", "low_light"],
     "uneven": ["low_light"],
+    "specialists": ["noise", "rain"],
     "variance": {"rain": 0.2, "snow": 0.15, "haze": 0.05, "low_light": 0.08, "noise": 0.12, "blur": 0.01},
 }
 
@@ -373,6 +374,15 @@ def routing() -> dict[str, list[Case]]:
         case("a sure tile sees darkness in a later round", -9, logits(low_light=8.0), logits(), logits()),
         case("a first look of NaN denies nothing", -9, logits(), logits(haze=None), logits(haze=5.0)),
         case("blur comes from the tile though the look is sharp", -9, logits(blur=4.0), logits()),
+        case("a leaf that has a specialist, alone", -9, logits(noise=1.0)),
+        case("two leaves with specialists", -9, logits(noise=6.0, rain=0.1)),
+        case("a leaf without a specialist", -9, logits(snow=6.0)),
+        case("a specialist's leaf as likely as not", -9, logits(noise=0.0)),
+        case("a specialist is asked whatever the parent's gate", 3, logits(noise=6.0)),
+        case("the look's darkness joins the tile's noise", -9, logits(noise=6.0), logits(low_light=5.0)),
+        case("haze that the look denies leaves rain alone", -9, logits(haze=5.0, rain=6.0), logits()),
+        given("a specialist that the caller asks for", {"noise": 1.0}, rain=6.0),
+        given("half a weight asks for no specialist", {"noise": 0.5}, noise=6.0),
         {"name": "another tree, one gate", "routing": small, "granularity": -1.0, "logits": [2.0, 1.9]},
         {
             "name": "another tree, top wider than the tree",

@@ -66,7 +66,7 @@ def test_onnx_programs_are_what_the_oldest_readers_read(bundle_path: Path) -> No
         assert limits.opset <= reader.opset
         assert limits.ir <= reader.ir
     files = sorted((bundle_path / "programs").rglob("*.onnx"))
-    assert len(files) == 2 * sum(target.name.startswith(("onnx", "tensorrt")) for target in BUNDLED)
+    assert len(files) == 3 * sum(target.name.startswith(("onnx", "tensorrt")) for target in BUNDLED)
     for file in files:
         model = onnx.load(file, load_external_data=False)
         assert model.ir_version == limits.ir, file

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from burnish.distill.methods import example_inputs
-from burnish.distill.student import SIZES, Student
+from burnish.distill.student import Student
 from burnish.distill.weights import Trained
 from burnish.export import coreml
 from burnish.export.agreement import Agreement, restored_by
@@ -26,24 +26,26 @@ from burnish.quantize import core
 from burnish.quantize.calibration import Samples
 from burnish.quantize.config import QuantizeConfig
 from burnish.quantize.coreml import COREML
-from burnish.quantize.graphs import NAMES, export_graphs
+from burnish.quantize.graphs import export_graphs
 from burnish.quantize.ranges import QUANTIZE
 from burnish.runtime import Bundle, backends
 from burnish.runtime.backends.coreml_reference import CoreMLReferenceSession
 from burnish.runtime.bundle import Program
 from burnish.runtime.errors import BackendError, BundleError
+from burnish.runtime.methods import contract
 from burnish.runtime.mlprogram.package import Package
 from torch import fx
 
 MULTIFUNCTION = ("coreml-fp16", "coreml-w8a8", "coreml-images-fp16", "coreml-images-w8a8")
 SEPARATE = ("coreml-ios17-fp16", "coreml-ios17-w8a8")
 PICTURES = {"image", "current", "restored"}
+METHODS = {"encode", "refine", "refine_noise"}
 
 
 @pytest.fixture(scope="module")
-def context(student: Student, quantized: Path, samples: Samples) -> Context:
+def context(specialised: Trained, quantized: Path, samples: Samples) -> Context:
     few = {name: rows[:4] for name, rows in samples.items()}
-    return Context(Trained(student), 64, quantized, few)
+    return Context(specialised, 64, quantized, few)
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +72,16 @@ def descriptions(spec: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("program", MULTIFUNCTION)
-def test_ios_18_gets_one_package_with_both_methods(programs: dict[str, Path], program: str) -> None:
+def test_ios_18_gets_one_package_with_all_methods(programs: dict[str, Path], program: str) -> None:
     (package,) = packages(programs[program])
     opened = Package.open(package)
     assert opened.system == "iOS 18"
-    assert set(opened.spec.mlProgram.functions) == set(descriptions(opened.spec)) == set(NAMES)
+    assert set(opened.spec.mlProgram.functions) == set(descriptions(opened.spec)) == METHODS
 
 
 @pytest.mark.parametrize("program", SEPARATE)
 def test_ios_17_gets_a_package_a_method(programs: dict[str, Path], program: str) -> None:
-    assert [p.stem for p in packages(programs[program])] == ["encode", "refine"]
+    assert [p.stem for p in packages(programs[program])] == sorted(METHODS)
     for package in packages(programs[program]):
         opened = Package.open(package)
         assert opened.system == "iOS 17"
@@ -94,8 +96,8 @@ def test_metadata_is_filled_in(programs: dict[str, Path], program: str) -> None:
         assert spec.description.metadata.license == Bundle.open(programs[program].parents[1]).manifest.licence
         for name, function in descriptions(spec).items():
             method = package.stem if name == "main" else name
-            assert tuple(f.name for f in function.input) == NAMES[method][0]
-            assert tuple(f.name for f in function.output) == NAMES[method][1]
+            assert tuple(f.name for f in function.input) == contract(method)[0]
+            assert tuple(f.name for f in function.output) == contract(method)[1]
             for feature in (*function.input, *function.output):
                 unit = "8-bit RGB" if "images" in program else "RGB in [0, 1]"
                 assert unit in feature.shortDescription if feature.name in PICTURES else feature.shortDescription
@@ -125,12 +127,12 @@ def test_nothing_of_this_machine_is_in_a_package(programs: dict[str, Path]) -> N
 
 
 def test_w8a8_has_a_byte_a_number_and_two_of_those_in_float(
-    programs: dict[str, Path], student: Student, in_float: int
+    programs: dict[str, Path], context: Context, in_float: int
 ) -> None:
     def size(program: str) -> int:
         return sum((p / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size for p in packages(programs[program]))
 
-    numbers = sum(n.numel() for n in student.parameters())
+    numbers = sum(n.numel() for n in context.student.parameters())
     # Scales come on top.
     assert size("coreml-w8a8") < 1.05 * (numbers + in_float)
     assert size("coreml-fp16") < 1.05 * 2 * numbers
@@ -150,7 +152,7 @@ def test_manifest_says_how_programs_were_verified(programs: dict[str, Path]) -> 
         program = verified(folder)
         assert "executed by coreml-reference" in program.verified
         assert "largest fp16 value" in program.verified
-        assert program.delegates == {"encode": {"coreml": 1}, "refine": {"coreml": 1}}
+        assert program.delegates == {name: {"coreml": 1} for name in METHODS}
     assert "in float32 100.0 dB" in verified(programs["coreml-w8a8"]).verified
 
 
@@ -199,7 +201,7 @@ def test_a_program_that_needs_more_than_fp16_is_refused(student: Student, contex
 
 
 def test_a_program_of_other_graphs_is_refused(bundle_path: Path, context: Context, tmp_path: Path) -> None:
-    other = Student(SIZES["nano"]).eval()
+    other = Student(context.student.config).eval()
     graphs = core.quantize(other, 64, COREML, context.samples, QuantizeConfig(pictures=2))
     (tmp_path / "coreml").mkdir()
     core.write(graphs, other, 64, tmp_path / "coreml")

@@ -24,7 +24,7 @@ def folder(request: pytest.FixtureRequest, bundle_path: Path) -> Path:
 
 def test_each_method_is_one_delegate_with_nothing_outside(folder: Path, bundle_path: Path) -> None:
     counted = delegates(folder)
-    assert counted == {name: {"XnnpackBackend": 1, "none": 0} for name in ("encode", "refine")}
+    assert counted == {name: {"XnnpackBackend": 1, "none": 0} for name in ("encode", "refine", "refine_noise")}
     assert Bundle.open(bundle_path).program(folder.name).delegates == counted
 
 

@@ -21,19 +21,22 @@ from burnish.runtime.routing import Routing, gate_tensor, given_gates
 from numpy.typing import NDArray
 
 
+@pytest.mark.parametrize("method", ["refine", "refine_noise"])
 @pytest.mark.parametrize("program", ["onnx-fp32", "executorch-xnnpack-fp32"])
 def test_float_programs_equal_eager(
-    bundle_path: Path, student: Student, photo: NDArray[np.float32], program: str
+    bundle_path: Path, specialised: Trained, photo: NDArray[np.float32], program: str, method: str
 ) -> None:
     bundle = Bundle.open(bundle_path)
     backend, chosen = backends.choose(bundle, "auto", program)
-    session, eager = backends.load(bundle, backend, chosen), EagerSession(student)
+    session, eager = backends.load(bundle, backend, chosen), EagerSession(specialised.student)
     first, second = (np.ascontiguousarray(photo[y : y + 64, 90:154].transpose(2, 0, 1)[None]) for y in (100, 200))
-    gates = gate_tensor(Routing(), given_gates(Routing(), {"rain": 0.5, "detail": 1.0}), student.config.rank)
+    gates = gate_tensor(
+        Routing(), given_gates(Routing(), {"rain": 0.5, "detail": 1.0}), specialised.student.config.rank
+    )
     results = []
     for runner in (session, eager):
         original, estimate = runner.encode(first), runner.encode(second)
-        results.append((original, estimate, *runner.refine(second, original, estimate, gates)))
+        results.append((original, estimate, *runner.refine(second, original, estimate, gates, method)))
     (original, estimate, restored, quality), (_, expected_estimate, expected, expected_quality) = results
     assert np.abs(restored - expected).max() < 1e-5
     assert quality == pytest.approx(expected_quality, abs=1e-5)

@@ -32,7 +32,7 @@ def rtx() -> Any:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("method", ["encode", "refine"])
+@pytest.mark.parametrize("method", ["encode", "refine", "refine_noise"])
 def test_tensorrt_rtx_builds_it_for_every_gpu_without_a_warning_on_types(
     bundle_path: Path, program: str, method: str
 ) -> None:
@@ -66,7 +66,7 @@ def test_what_is_not_onnx_is_refused(tmp_path: Path) -> None:
 
 def test_quantisers_are_signed_with_zero_points_0(bundle_path: Path) -> None:
     quantisers = 0
-    for method in ("encode", "refine"):
+    for method in ("encode", "refine", "refine_noise"):
         model = onnx.load(bundle_path / "programs" / "tensorrt-int8" / f"{method}.onnx")
         assert_signed(model)
         quantisers += sum(node.op_type == "QuantizeLinear" for node in model.graph.node)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from burnish.runtime.backends.base import Array, Encoded, Session
+from burnish.runtime.methods import REFINE
 from safetensors.numpy import save_file
 
 
@@ -33,14 +34,16 @@ class Recorder:
         self._tokens[key] = np.ascontiguousarray(encoded.tokens, np.float32)
         return encoded._replace(features=(key, encoded.features))
 
-    def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
+    def refine(
+        self, current: Array, original: Encoded, estimate: Encoded, gates: Array, method: str = REFINE
+    ) -> tuple[Array, float]:
         (evidence, features), (now, newer) = original.features, estimate.features
         restored, quality = self._session.refine(
-            current, original._replace(features=features), estimate._replace(features=newer), gates
+            current, original._replace(features=features), estimate._replace(features=newer), gates, method
         )
         name = str(len(self._restored))
         self._restored[name] = np.ascontiguousarray(restored)
-        key = " ".join((digest(current), evidence, now, digest(estimate.tokens), digest(gates)))
+        key = " ".join((method, digest(current), evidence, now, digest(estimate.tokens), digest(gates)))
         self._refine[key] = {"quality": quality, "restored": name}
         return restored, quality
 

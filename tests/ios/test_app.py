@@ -72,11 +72,11 @@ def test_the_app_is_launched_as_profile_launches_it() -> None:
 
 
 def test_the_programs_that_are_loaded_are_those_that_are_exported() -> None:
-    from burnish.runtime.backends import base
+    from burnish.runtime.methods import REFINE_INPUTS
 
     session = (swift.PACKAGE / "Sources" / "RestoreCoreML" / "CoreMLSession.swift").read_text()
     loader = (swift.PACKAGE / "Sources" / "RestoreCoreML" / "CoreMLLoader.swift").read_text()
-    names = '", "'.join(base.REFINE_INPUTS)
+    names = '", "'.join(REFINE_INPUTS)
     assert f'["{names}"]' in session
     for name in ("restored", "quality", "tokens", "assessment"):
         assert f'"{name}"' in session

@@ -19,6 +19,7 @@ from burnish.runtime.routing import (
     agreed_logits,
     given_gates,
     prospect,
+    refiner,
     route,
     sigmoid,
     token_source,
@@ -109,8 +110,8 @@ def play_controller(case: Case) -> Case:
 
 
 def play_routing(case: Case) -> Case:
-    """Gates of an assessment and its prospect, or gates a caller gave, `error` where they are refused; where there is a look,
-    whose tokens tiles take.
+    """Gates of an assessment, the method that refines and the prospect, or so of gates a caller gave, `error` where they are
+    refused; where there is a look, whose tokens tiles take.
     """
     routing = Routing(**case["routing"])
     if "given" in case:
@@ -118,12 +119,13 @@ def play_routing(case: Case) -> Case:
             gates = given_gates(routing, case["given"])
         except InputError:
             return {"error": True}
-        return {"gates": gates, "prospect": promised(routing, case["logits"], gates)}
+        return {"gates": gates, "method": refiner(routing, gates), "prospect": promised(routing, case["logits"], gates)}
     logits = [number(z) for z in case["logits"]]
     looks = [[number(z) for z in look] for look in case.get("looks", [])]
     logits = agreed_logits(routing, looks, logits)
     gates = route(routing, number(case["granularity"]), logits)
-    return {"gates": gates, "prospect": promised(routing, logits, gates)} | (
+    method = refiner(routing, dict(zip(routing.leaves, map(sigmoid, logits), strict=True)))
+    return {"gates": gates, "method": method, "prospect": promised(routing, logits, gates)} | (
         {"tokens": token_source(routing, looks[0]).value} if looks else {}
     )
 

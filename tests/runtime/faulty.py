@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from burnish.runtime.backends import Encoded, Session
 from burnish.runtime.backends.base import Array
+from burnish.runtime.methods import REFINE
 
 
 class Faulty:
@@ -21,9 +22,11 @@ class Faulty:
     def encode(self, image: Array) -> Encoded:
         return self.session.encode(image)
 
-    def refine(self, current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
+    def refine(
+        self, current: Array, original: Encoded, estimate: Encoded, gates: Array, method: str = REFINE
+    ) -> tuple[Array, float]:
         self.refines += 1
         time.sleep(self.delay_s())
-        restored, quality = self.session.refine(current, original, estimate, gates)
+        restored, quality = self.session.refine(current, original, estimate, gates, method)
         # Every further refine is said to be better, so that nothing but the test stops the loop.
         return self.spoil(restored), min(1.0, quality + 0.01 * self.refines)

@@ -84,11 +84,12 @@ def test_the_trace_says_what_ran(restorer: Restorer, pixels: NDArray[np.uint8]) 
 
 
 class Tokens:
-    """What a restorer's session is asked and answers about tokens, with a look that finds `leaf` in every picture."""
+    """What a restorer's session is asked and answers about tokens, and by which methods, where `leaf` is found everywhere."""
 
     def __init__(self, restorer: Restorer, monkeypatch: pytest.MonkeyPatch, leaf: str) -> None:
         self.encoded: list[Encoded] = []
         self.asked: list[Array] = []
+        self.methods: list[str] = []
         self._engine, self._monkeypatch = restorer._engine, monkeypatch
         session = self._engine.session
         encode, refine = session.encode, session.refine
@@ -98,9 +99,12 @@ class Tokens:
             self.encoded.append(encode(image)._replace(logits=logits))
             return self.encoded[-1]
 
-        def refines(current: Array, original: Encoded, estimate: Encoded, gates: Array) -> tuple[Array, float]:
+        def refines(
+            current: Array, original: Encoded, estimate: Encoded, gates: Array, method: str
+        ) -> tuple[Array, float]:
             self.asked.append(estimate.tokens)
-            return refine(current, original, estimate, gates)
+            self.methods.append(method)
+            return refine(current, original, estimate, gates, method)
 
         monkeypatch.setattr(session, "encode", encodes)
         monkeypatch.setattr(session, "refine", refines)
@@ -111,6 +115,19 @@ class Tokens:
         self.asked.clear()
         routing = self._engine.routing.model_copy(update={"look_tokens": (), "mean_tokens": ()} | leaves)
         self._monkeypatch.setattr(self._engine, "routing", routing)
+
+
+@pytest.mark.parametrize(("leaf", "method"), [("noise", "refine_noise"), ("rain", "refine")])
+def test_a_leaf_that_is_alone_is_refined_by_its_specialist(
+    restorer: Restorer, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, leaf: str, method: str
+) -> None:
+    tokens = Tokens(restorer, monkeypatch, leaf)
+    tiles = restorer.restore(pixels, **THREE).tiles
+    assert tokens.methods == [method] * 3 * tiles
+    tokens.methods.clear()
+    restorer.restore(pixels, **THREE, degradations={"noise": 0.7, "rain": 0.6})
+    restorer.restore(pixels, **THREE, degradations={"noise": 0.7, "exposure": 1.0, "rain": 0.4})
+    assert tokens.methods == ["refine"] * 3 * tiles + ["refine_noise"] * 3 * tiles
 
 
 THREE = dict(max_iterations=3, min_iterations=3, rollback=False)

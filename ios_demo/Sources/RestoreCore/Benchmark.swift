@@ -85,7 +85,7 @@ public struct Benchmark: Sendable {
       let (encoded, encode) = try await timed { try await session.encode(sample.image) }
       let (refined, refine) = try await timed {
         try await session.refine(
-          sample.image, original: encoded, estimate: encoded, tokens: encoded.tokens, gates: sample.gates)
+          sample.image, original: encoded, estimate: encoded, tokens: encoded.tokens, gates: sample.gates, method: Routing.refine)
       }
       digests.append(Self.digest(encoded, refined))
       most = max(most, loader.memoryInUse)
@@ -104,7 +104,7 @@ public struct Benchmark: Sendable {
   private func iteration(_ session: any Session, _ sample: Samples.Sample) async throws -> Refined {
     let encoded = try await session.encode(sample.image)
     return try await session.refine(
-      sample.image, original: encoded, estimate: encoded, tokens: encoded.tokens, gates: sample.gates)
+      sample.image, original: encoded, estimate: encoded, tokens: encoded.tokens, gates: sample.gates, method: Routing.refine)
   }
 
   private func timed<Value>(_ work: () async throws -> Value) async throws -> (Value, ms: Double) {

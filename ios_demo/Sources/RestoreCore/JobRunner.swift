@@ -98,7 +98,7 @@ struct Samples {
       let current = sample.current ?? sample.image
       let estimate = sample.current == nil ? original : try await session.encode(current)
       let refined = try await session.refine(
-        current, original: original, estimate: estimate, tokens: estimate.tokens, gates: sample.gates)
+        current, original: original, estimate: estimate, tokens: estimate.tokens, gates: sample.gates, method: Routing.refine)
       for name in outputs {
         switch name {
         case "restored":

@@ -24,7 +24,7 @@ public struct Restorer: Sendable {
       cost: profile.map { CostModel(encode: $0.encode, refine: $0.refine) } ?? CostModel())
   }
 
-  /// Runs both methods, so that caches are warm and costs are known.
+  /// Runs all methods, so that caches are warm and costs are known.
   public func warmUp(repetitions: Int = 3) async throws {
     let (engine, settings) = (engine, engine.settings)
     let blank = try Planes(values: Array(repeating: 0.5, count: 3 * settings.tile * settings.tile), side: settings.tile)
@@ -33,8 +33,12 @@ public struct Restorer: Sendable {
       // The first allocates and says nothing of the cost.
       let counts = repetition > 0
       let encoded = try await engine.call(\.encode, counts: counts) { try await $0.encode(blank) }
-      _ = try await engine.call(\.refine, counts: counts) {
-        try await $0.refine(blank, original: encoded, estimate: encoded, tokens: encoded.tokens, gates: gates)
+      let specialists = counts ? [] : settings.routing.specialists.sorted().map(Routing.specialist)
+      for method in [Routing.refine] + specialists {
+        _ = try await engine.call(\.refine, counts: counts) {
+          try await $0.refine(
+            blank, original: encoded, estimate: encoded, tokens: encoded.tokens, gates: gates, method: method)
+        }
       }
     }
   }

@@ -52,6 +52,8 @@ public struct Routing: Equatable, Sendable {
   public let lookTokens: [String]
   /// Otherwise, where it finds one of these likelier than not, tiles take the mean of their tokens.
   public let meanTokens: [String]
+  /// Leaves with a refiner of their own, for pictures that have nothing else.
+  public let specialists: Set<String>
   /// Share of a restoration's mean squared error that differs from view to view, by leaf; `unknownVariance` of others.
   public let variance: [String: Double]
 
@@ -73,6 +75,7 @@ public struct Routing: Equatable, Sendable {
     uneven = try take("uneven", ["low_light"], \.asStrings)
     lookTokens = try take("look_tokens", [], \.asStrings)
     meanTokens = try take("mean_tokens", [], \.asStrings)
+    specialists = Set(try take("specialists", [], \.asStrings))
     variance = try take("variance", [:], Self.numbers)
     let names = tree.map(\.parent) + tree.flatMap(\.leaves)
     guard !tree.isEmpty, tree.allSatisfy({ !$0.leaves.isEmpty }), Set(names).count == names.count else {
@@ -141,6 +144,22 @@ public struct Routing: Equatable, Sendable {
     let told = Array(zip(leaves, look))
     if told.contains(where: { lookTokens.contains($0) && $1 > leastLikely($0) }) { return .look }
     return told.contains { meanTokens.contains($0) && $1 > 0 } ? .mean : .own
+  }
+
+  /// The method that refines what no specialist does.
+  static let refine = "refine"
+
+  /// The method of a leaf's specialist, which takes and gives what `refine` does.
+  static func specialist(_ leaf: String) -> String { "\(refine)_\(leaf)" }
+
+  /// The method that refines a tile: a specialist's where one leaf is believed above 0.5 and no other, else `refine`.
+  ///
+  /// `beliefs`: in leaves, or every expert's gate as a caller stated it.
+  public func refiner(_ beliefs: [Gate]) -> String {
+    let leaves = Set(leaves)
+    let found = beliefs.filter { leaves.contains($0.expert) && $0.weight > 0.5 }
+    guard found.count == 1, specialists.contains(found[0].expert) else { return Self.refine }
+    return Self.specialist(found[0].expert)
   }
 
   static let unknownVariance = 0.1

@@ -6,10 +6,11 @@ actor Run {
   /// What is kept free before the deadline for waking up and handing over.
   private static let reserveMs = 0.5
 
-  /// What an encode said of a tile, for the refine that follows.
+  /// What an encode said of a tile, for the refine that follows, and the method that this is to be.
   private struct Seen {
     let gates: [Gate]
     let degradations: [Gate]
+    let method: String
   }
 
   private let engine: Engine
@@ -165,7 +166,7 @@ actor Run {
     let logits = routing.agreedLogits(looks: looked, tile: encoded.logits)
     let gates = fixed ?? routing.gates(granularity: encoded.granularity, logits: logits)
     let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
-    let seen = Seen(gates: gates, degradations: beliefs)
+    let seen = Seen(gates: gates, degradations: beliefs, method: routing.refiner(fixed ?? beliefs))
     self.seen[index] = seen
     estimates[index] = encoded
     self.planes = (index, planes)
@@ -206,7 +207,7 @@ actor Run {
     let (restored, quality, difference) = try await call(index, \.refine) { session -> (Pixels?, Double, Double) in
       let source = ready ?? Self.source(came, side: tile, view: view)
       let refined = try await session.refine(
-        source, original: evidence, estimate: estimate, tokens: asked, gates: gates)
+        source, original: evidence, estimate: estimate, tokens: asked, gates: gates, method: seen.method)
       // A program that predicts no number is as broken as one that gives no picture.
       if refined.quality.isNaN || Self.broken(refined.restored, source) { return (nil, .nan, 0) }
       var (planes, quality, difference) = (refined.restored, calibration.apply(refined.quality), 0.0)

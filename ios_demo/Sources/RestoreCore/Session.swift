@@ -46,7 +46,8 @@ public protocol Session: Sendable {
   /// `image`: a picture of the program's tile.
   func encode(_ image: Planes) async throws -> Encoded
   /// `tokens`: those that are asked, an encode's or a mean of several. `gates`: every expert's weight, repeated over its rank.
+  /// `method`: `refine`, or a specialist's.
   func refine(
-    _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float]
+    _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float], method: String
   ) async throws -> Refined
 }

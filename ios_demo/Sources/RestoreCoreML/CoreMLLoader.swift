@@ -4,7 +4,8 @@
   import RestoreCore
   import os
 
-  /// Loads Core ML programs of a bundle: student.mlpackage with two functions (iOS 18), or encode and refine (iOS 17).
+  /// Loads Core ML programs of a bundle: student.mlpackage with a function a method (iOS 18), or a package a method
+  /// (iOS 17).
   public struct CoreMLLoader: Loader {
     static let package = "student.mlpackage"
     public let units: ComputeUnits
@@ -22,50 +23,64 @@
     /// `cold`: compiled again. Throws `RestoreError.program`.
     public func session(_ folder: URL, cold: Bool = false) async throws -> CoreMLSession {
       let began = ContinuousClock.now
-      if cold { try forget(folder) }
-      let encode = try await method("encode", folder)
-      let refine = try await method("refine", folder)
-      return try CoreMLSession(encode: encode, refine: refine, loadMs: began.duration(to: .now).milliseconds)
+      let packages = try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
+        .filter { $0.pathExtension == "mlpackage" }
+      if cold { for package in packages { try cache.remove(package) } }
+      var methods: [CoreMLSession.Method] = []
+      for package in packages { methods += try await self.methods(package) }
+      return try CoreMLSession(methods: methods, loadMs: began.duration(to: .now).milliseconds)
     }
 
     /// Whether this system can load a program that is packed in this way.
     public static func canLoad(_ program: Program) -> Bool {
-      guard program.files.contains(where: { $0.path.contains("/\(package)/") }) else { return true }
+      knowsFunctions || !program.files.contains { $0.path.contains("/\(package)/") }
+    }
+
+    /// Whether this system reads packages of several functions.
+    private static var knowsFunctions: Bool {
       if #available(iOS 18, macOS 15, *) { return true }
       return false
     }
 
-    private func forget(_ folder: URL) throws {
-      let items = try FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
-      for package in items where package.pathExtension == "mlpackage" { try cache.remove(package) }
-    }
-
-    private func method(_ name: String, _ folder: URL) async throws -> CoreMLSession.Method {
-      let configuration = MLModelConfiguration()
-      configuration.computeUnits = units.asCoreML
-      let both = folder.appendingPathComponent(Self.package)
-      let alone = folder.appendingPathComponent("\(name).mlpackage")
-      let package: URL
-      if FileManager.default.fileExists(atPath: both.path) {
-        guard #available(iOS 18, macOS 15, *) else {
-          throw RestoreError.program("this program needs iOS 18; export coreml-ios17 for older phones")
-        }
-        configuration.functionName = name
-        package = both
-      } else if FileManager.default.fileExists(atPath: alone.path) {
-        package = alone
-      } else {
-        throw RestoreError.bundle("the program has neither \(Self.package) nor \(name).mlpackage; export the bundle again")
+    /// Of student.mlpackage every function; of another package the method that it is named after.
+    private func methods(_ package: URL) async throws -> [CoreMLSession.Method] {
+      let isWhole = package.lastPathComponent == Self.package
+      guard Self.knowsFunctions || !isWhole else {
+        throw RestoreError.program("this program needs iOS 18; export coreml-ios17 for older phones")
       }
       let compiled = try await cache.compiled(package)
       do {
-        let model = try await MLModel.load(contentsOf: compiled, configuration: configuration)
-        return .init(name: name, model: model, compiled: compiled, configuration: configuration)
+        guard isWhole, #available(iOS 18, macOS 15, *) else {
+          let name = package.deletingPathExtension().lastPathComponent
+          return [try await method(name, compiled, configuration)]
+        }
+        var methods: [CoreMLSession.Method] = []
+        for name in try await MLModelAsset(url: compiled).functionNames {
+          let configuration = configuration
+          configuration.functionName = name
+          methods.append(try await method(name, compiled, configuration))
+        }
+        return methods
       } catch {
         // A compiled model that does not load is of no use to the next launch.
         try cache.remove(package)
+        let name = package.lastPathComponent
         throw RestoreError.program("\(name) cannot be loaded (\(error.localizedDescription)); try other compute units")
       }
+    }
+
+    /// A new one, on the compute units.
+    private var configuration: MLModelConfiguration {
+      let configuration = MLModelConfiguration()
+      configuration.computeUnits = units.asCoreML
+      return configuration
+    }
+
+    private func method(
+      _ name: String, _ compiled: URL, _ configuration: MLModelConfiguration
+    ) async throws -> CoreMLSession.Method {
+      let model = try await MLModel.load(contentsOf: compiled, configuration: configuration)
+      return .init(name: name, model: model, compiled: compiled, configuration: configuration)
     }
 
     public var memoryInUse: Int { ProcessMemory.inUse }

@@ -20,34 +20,36 @@
       let scales: [MLMultiArray]
     }
 
-    private static let inputs = [
-      "encode": ["image"],
-      "refine": ["current", "original1", "original2", "original3", "estimate2", "estimate3", "tokens", "gates"],
-    ]
+    /// What `refine` and the specialists take.
+    private static let refined = ["current", "original1", "original2", "original3", "estimate2", "estimate3", "tokens", "gates"]
 
     /// Milliseconds from the package to the loaded model, compilation included where it was needed.
     public let loadMs: Double
-    private let encode: Method
-    private let refine: Method
+    private let methods: [String: Method]
 
-    init(encode: Method, refine: Method, loadMs: Double) throws {
-      self.encode = encode
-      self.refine = refine
+    /// `methods`: `encode`, `refine` and any specialists'.
+    init(methods: [Method], loadMs: Double) throws {
+      self.methods = Dictionary(methods.map { ($0.name, $0) }) { first, _ in first }
       self.loadMs = loadMs
-      for method in [encode, refine] {
-        let given = method.model.modelDescription.inputDescriptionsByName.keys
-        guard Set(given) == Set(Self.inputs[method.name] ?? []) else {
+      for name in ["encode", "refine"] + methods.map(\.name) {
+        let given = try method(name).model.modelDescription.inputDescriptionsByName.keys
+        guard Set(given) == Set(name == "encode" ? ["image"] : Self.refined) else {
           let names = given.sorted().joined(separator: ", ")
-          throw RestoreError.program("\(method.name) takes \(names); export the bundle again")
+          throw RestoreError.program("\(name) takes \(names); export the bundle again")
         }
       }
     }
 
-    /// Where Core ML means to run both methods; empty where the system does not say.
+    private func method(_ name: String) throws -> Method {
+      guard let method = methods[name] else { throw RestoreError.program("the program has no \(name); export the bundle again") }
+      return method
+    }
+
+    /// Where Core ML means to run every method; empty where the system does not say.
     public func placements() async -> [Placement] {
       guard #available(iOS 17.4, macOS 14.4, *) else { return [] }
       var result: [Placement] = []
-      for method in [encode, refine] {
+      for method in methods.values.sorted(by: { $0.name < $1.name }) {
         let plan = await Placement(of: method.name, in: method.compiled, configuration: method.configuration)
         if let plan { result.append(plan) }
       }
@@ -55,6 +57,7 @@
     }
 
     public func encode(_ image: Planes) async throws -> Encoded {
+      let encode = try method("encode")
       let input = try Self.picture(image, for: "image", of: encode)
       let output = try await encode.model.prediction(from: MLDictionaryFeatureProvider(dictionary: ["image": input]))
       let features = Features(scales: try (1...3).map { try Self.array("feature\($0)", output) })
@@ -64,8 +67,9 @@
     }
 
     public func refine(
-      _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float]
+      _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float], method: String
     ) async throws -> Refined {
+      let refine = try self.method(method)
       guard let evidence = original.features as? Features, let now = estimate.features as? Features else {
         throw RestoreError.program("the features are of another program")
       }

@@ -105,12 +105,14 @@ struct ConformanceTests {
       gates = routing.gates(granularity: given.json["granularity"]?.asDouble ?? .nan, logits: logits)
     }
     let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
+    let method = routing.refiner(given.json["given"] == nil ? beliefs : gates)
     let prospect = routing.prospect(degradations: beliefs, gates: gates)
     let promised: [(String, JSON)] = [
       ("belief", .number(prospect.belief)), ("variance", .number(prospect.variance)), ("upright", .bool(prospect.upright)),
     ]
     let weights = gates.map { ($0.expert, JSON.number($0.weight)) }
-    expect(given, .object([("gates", .object(weights)), ("prospect", .object(promised))] + more))
+    more += [("gates", .object(weights)), ("method", .string(method)), ("prospect", .object(promised))]
+    expect(given, .object(more))
   }
 
   @Test(arguments: plans)

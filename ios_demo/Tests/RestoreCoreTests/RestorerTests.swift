@@ -196,6 +196,30 @@ struct RestorerTests {
     #expect(await alone.asked == alone.said)
   }
 
+  /// Of the bundle that has specialists of rain and noise.
+  private func withSpecialists(_ session: Grey) async throws -> Restorer {
+    let routes = #""top": 4, "specialists": ["rain", "noise"]}"#
+    return try await restorer(session, manifest: manifestText.replacingOccurrences(of: #""top": 4}"#, with: routes))
+  }
+
+  @Test func whatATileHasAloneIsRestoredByItsSpecialist() async throws {
+    let cases: [(noise: Double, blur: Double, stated: [String: Double]?, method: String)] = [
+      (2, -4, nil, "refine_noise"), (2, 2, nil, "refine"), (-4, 2, nil, "refine"),
+      (2, -4, ["rain": 1, "weather": 1], "refine_rain"), (2, -4, ["exposure": 1], "refine"),
+    ]
+    for (noise, blur, stated, method) in cases {
+      let session = Grey(logits: [-4, -4, -4, -4, noise, blur, -4])
+      _ = try await withSpecialists(session).restore(picture(64, 200), policy: Policy(), degradations: stated).finish()
+      #expect(Set(await session.methods) == [method])
+    }
+  }
+
+  @Test func everySpecialistIsWarmedUpOnce() async throws {
+    let session = Grey()
+    try await withSpecialists(session).warmUp(repetitions: 2)
+    #expect(await session.methods == ["refine", "refine_noise", "refine_rain", "refine", "refine"])
+  }
+
   @Test func gatesThatAreGivenAreCheckedAndUsed() async throws {
     let made = try await restorer(Grey())
     let given = try picture(64, 64)

@@ -14,6 +14,8 @@ actor Grey: Session {
   /// Tokens of every encode, and those of every refine.
   private(set) var said: [[Float]] = []
   private(set) var asked: [[Float]] = []
+  /// The method of every refine.
+  private(set) var methods: [String] = []
   private(set) var encodes = 0
   private(set) var refines = 0
   private(set) var atOnce = 0
@@ -38,10 +40,11 @@ actor Grey: Session {
   }
 
   func refine(
-    _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float]
+    _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float], method: String
   ) async throws -> Refined {
     refines += 1
     asked.append(tokens)
+    methods.append(method)
     let call = refines
     await work()
     let isBroken = call == breaksAt
@@ -69,7 +72,7 @@ actor Stuck: Session {
   }
 
   func refine(
-    _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float]
+    _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float], method: String
   ) async throws -> Refined {
     Refined(restored: current, quality: 0.5)
   }

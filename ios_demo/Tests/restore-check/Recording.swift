@@ -30,12 +30,13 @@ final class Recording: Session {
   }
 
   func refine(
-    _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float]
+    _ current: Planes, original: Encoded, estimate: Encoded, tokens: [Float], gates: [Float], method: String
   ) async throws -> Refined {
     guard let evidence = original.features as? Features, let now = estimate.features as? Features else {
       throw RestoreError.program("the features are of another program")
     }
-    let key = [digest(current.values), evidence.picture, now.picture, digest(tokens), digest(gates)].joined(separator: " ")
+    let asked = [method, digest(current.values), evidence.picture, now.picture, digest(tokens), digest(gates)]
+    let key = asked.joined(separator: " ")
     guard let said = calls["refine"]?[key], let name = said["restored"]?.asString, let values = restored[name]?.values else {
       throw RestoreError.program("no such step was refined in Python")
     }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from burnish.device_tests.eager import EagerSession
 from burnish.distill.student import Student
+from burnish.distill.weights import Trained
 from burnish.runtime import Bundle, backends
 from burnish.runtime.backends.base import Array, Session
 from burnish.runtime.compatibility import matrix
@@ -55,17 +56,29 @@ def psnr(a: Array, b: Array) -> float:
     return float(-10 * np.log10(max(np.mean((np.asarray(a) - np.asarray(b)) ** 2), 1e-20)))
 
 
+@pytest.mark.parametrize("method", ["refine", "refine_noise"])
 def test_it_restores_what_the_student_restores(
-    session: Session, pair: tuple[str, str, float], student: Student, tiles: tuple[Array, Array], gates: Array
+    session: Session,
+    pair: tuple[str, str, float],
+    specialised: Trained,
+    tiles: tuple[Array, Array],
+    gates: Array,
+    method: str,
 ) -> None:
     results = []
-    for runner in (session, EagerSession(student)):
+    for runner in (session, EagerSession(specialised.student)):
         original, estimate = (runner.encode(tile) for tile in tiles)
-        results.append(runner.refine(tiles[1], original, estimate, gates))
+        results.append(runner.refine(tiles[1], original, estimate, gates, method))
     (restored, quality), (expected, expected_quality) = results
     assert restored.dtype == np.float32
     assert psnr(restored, expected) > pair[2]
     assert quality == pytest.approx(expected_quality, abs=1e-5 if pair[2] == 100 else 0.1)
+
+
+def test_a_method_that_is_not_there_is_one_line(session: Session, tiles: tuple[Array, Array], gates: Array) -> None:
+    encoded = session.encode(tiles[0])
+    with pytest.raises(BackendError, match="no method refine_fog, which the bundle's routing names; export"):
+        session.refine(tiles[0], encoded, encoded, gates, "refine_fog")
 
 
 def test_what_was_encoded_stays_when_the_next_picture_is_encoded(

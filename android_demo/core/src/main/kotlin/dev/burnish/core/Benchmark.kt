@@ -113,7 +113,7 @@ private fun Session.run(image: FloatBuffer, gates: FloatArray): TimedRun {
     val encoded = encode(image)
     val encodeMs = millisSince(began)
     val between = System.nanoTime()
-    val refined = refine(image, encoded, encoded, encoded.tokens, gates)
+    val refined = refine(image, encoded, encoded, encoded.tokens, gates, REFINE)
     val refineMs = millisSince(between)
     val digest = digestOf(refined, encoded.assessment)
     encoded.release()

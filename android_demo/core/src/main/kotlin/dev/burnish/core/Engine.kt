@@ -58,9 +58,10 @@ internal class Engine(
         estimate: Encoded,
         tokens: FloatArray,
         gates: FloatArray,
+        method: String,
     ): Restored {
         pack(current)
-        val refined = restored(original, estimate, tokens, gates) ?: return BROKEN
+        val refined = restored(original, estimate, tokens, gates, method) ?: return BROKEN
         return Restored(unpackTile(refined.planes, tile, current.height, current.width), refined.quality)
     }
 
@@ -71,11 +72,12 @@ internal class Engine(
         estimate: Encoded,
         tokens: FloatArray,
         gates: FloatArray,
+        method: String,
         current: Pixels,
         predicted: Double,
     ): Restored {
         pack(source, view)
-        val refined = restored(estimate, estimate, tokens, gates) ?: return BROKEN
+        val refined = restored(estimate, estimate, tokens, gates, method) ?: return BROKEN
         pack(current)
         val mean = joined(input, view, refined.planes, tile)
         val pixels = unpackTile(mean.planes, tile, current.height, current.width)
@@ -83,8 +85,14 @@ internal class Engine(
     }
 
     // What becomes of the packed picture, with its calibrated quality; null where it is broken.
-    private fun restored(original: Encoded, estimate: Encoded, tokens: FloatArray, gates: FloatArray): Refined? {
-        val refined = session.refine(input, original, estimate, tokens, gates)
+    private fun restored(
+        original: Encoded,
+        estimate: Encoded,
+        tokens: FloatArray,
+        gates: FloatArray,
+        method: String,
+    ): Refined? {
+        val refined = session.refine(input, original, estimate, tokens, gates, method)
         val quality = calibrated(refined.quality)
         return if (quality.isNaN() || isBroken(refined.planes)) null else Refined(refined.planes, quality)
     }

@@ -84,6 +84,7 @@ data class Manifest(
                 uneven = if ("uneven" in fields) fields.texts("uneven").toSet() else default.uneven,
                 lookTokens = if ("look_tokens" in fields) fields.texts("look_tokens").toSet() else default.lookTokens,
                 meanTokens = if ("mean_tokens" in fields) fields.texts("mean_tokens").toSet() else default.meanTokens,
+                specialists = if ("specialists" in fields) fields.texts("specialists").toSet() else default.specialists,
                 variance = fields.map("variance") { values, name -> values.number(name) },
             )
         }

@@ -22,16 +22,19 @@ class Restorer private constructor(private val engine: Engine) : Closeable {
     /** What one iteration of one tile is expected to take at most, in milliseconds; 0 before anything ran. */
     val iterationMs: Double get() = engine.cost.encode.upper + engine.cost.refine.upper
 
-    /** Run both methods, so that caches are warm and the first budget is kept from a measured cost. */
+    /** Run all methods, so that caches are warm and the first budget is kept from a measured cost. */
     suspend fun warmUp(repetitions: Int = 3) {
         val blank = Pixels(tile, tile).also { it.data.fill(0x80.toByte()) }
         val gates = gateTensor(engine.routing, givenGates(engine.routing, emptyMap()), engine.rank)
+        val specialists = engine.routing.specialists.map(::specialistMethod)
         for (repetition in 0..repetitions) {
-            // The first run allocates and says nothing of the cost.
+            // The first run allocates and says nothing of the cost; specialists have that one alone.
             val counts = repetition > 0
             val encoded = engine.worker.call(null, { if (counts) engine.encodeTook(it) }) { engine.encode(blank) }
-            engine.worker.call(null, { if (counts) engine.refineTook(it) }) {
-                engine.refine(blank, encoded, encoded, encoded.tokens, gates)
+            for (method in if (counts) listOf(REFINE) else listOf(REFINE) + specialists) {
+                engine.worker.call(null, { if (counts) engine.refineTook(it) }) {
+                    engine.refine(blank, encoded, encoded, encoded.tokens, gates, method)
+                }
             }
             engine.worker.post { encoded.release() }
         }

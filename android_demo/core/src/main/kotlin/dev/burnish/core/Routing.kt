@@ -32,6 +32,7 @@ private const val LIKELY = 1.0
  * @param uneven of these, those that tiles judge too
  * @param lookTokens leaves of which the first look tells tiles more by its tokens than their own tell
  * @param meanTokens leaves of which tiles tell more by the mean of their tokens than each by its own
+ * @param specialists leaves with a refiner of their own, for pictures that have nothing else
  * @param variance share of a restoration's mean squared error that differs from view to view, by leaf; 0.1 of others
  */
 data class Routing(
@@ -44,6 +45,7 @@ data class Routing(
     val uneven: Set<String> = setOf("low_light"),
     val lookTokens: Set<String> = emptySet(),
     val meanTokens: Set<String> = emptySet(),
+    val specialists: Set<String> = emptySet(),
     val variance: Map<String, Double> = emptyMap(),
 ) {
     val leaves: List<String> = tree.values.flatten()
@@ -114,6 +116,16 @@ fun tokenSource(routing: Routing, look: List<Double>): TokenSource {
         told.any { (leaf, ofLook) -> leaf in routing.meanTokens && ofLook > 0 } -> TokenSource.MEAN
         else -> TokenSource.OWN
     }
+}
+
+/**
+ * The method that refines a tile: a specialist's where one leaf is believed above 0.5 and no other, else [REFINE].
+ *
+ * @param beliefs in leaves, or the weights of them that a caller stated
+ */
+fun refiner(routing: Routing, beliefs: Map<String, Double>): String {
+    val alone = routing.leaves.singleOrNull { beliefs.getValue(it) > 0.5 }
+    return alone?.takeIf { it in routing.specialists }?.let(::specialistMethod) ?: REFINE
 }
 
 // See [Routing.variance].

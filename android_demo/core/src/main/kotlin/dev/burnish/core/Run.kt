@@ -11,7 +11,8 @@ internal class Run(
     private val fixed: Gates?,
     private val began: Long,
 ) {
-    private class Seen(val gates: Gates, val degradations: Map<String, Double>)
+    /** What an encode said of a tile, for the refine that follows, and the method that this is to be. */
+    private class Seen(val gates: Gates, val degradations: Map<String, Double>, val method: String)
 
     private val plan = planTiles(picture.height, picture.width, engine.tile)
     private val controller = Controller(policy, engine.cost, plan.areas, looks = plan.size > 1, keep = engine.keep)
@@ -167,7 +168,7 @@ internal class Run(
         val gates = fixed ?: route(routing, said.granularity, logits)
         val beliefs = routing.leaves.indices.associate { routing.leaves[it] to sigmoid(logits[it]) }
         estimates[index] = encoded
-        return Seen(gates, beliefs).also { seen[index] = it }
+        return Seen(gates, beliefs, refiner(routing, fixed ?: beliefs)).also { seen[index] = it }
     }
 
     private suspend fun refine(index: Int): Update {
@@ -183,11 +184,11 @@ internal class Run(
         val view = tile.view
         val (pixels, quality, difference) = if (view != 0) {
             call(index, engine::refineTook) {
-                engine.refineView(sources[index], view, estimate, asked, gates, last, expected)
+                engine.refineView(sources[index], view, estimate, asked, gates, saw.method, last, expected)
             }
         } else {
             val original = originals.getValue(index)
-            call(index, engine::refineTook) { engine.refine(last, original, estimate, asked, gates) }
+            call(index, engine::refineTook) { engine.refine(last, original, estimate, asked, gates, saw.method) }
         }
         // Told before what it costs is known whole: showing the result belongs to the step.
         var patch: Pixels? = null

@@ -40,7 +40,14 @@ interface Session : Closeable {
 
     /**
      * [current]: direct, (3, tile, tile); [tokens]: those that are asked, the estimate's own or others; [gates]: every expert's,
-     * repeated over its rank.
+     * repeated over its rank; [method]: [REFINE], or a specialist's.
      */
-    fun refine(current: FloatBuffer, original: Encoded, estimate: Encoded, tokens: FloatArray, gates: FloatArray): Refined
+    fun refine(
+        current: FloatBuffer,
+        original: Encoded,
+        estimate: Encoded,
+        tokens: FloatArray,
+        gates: FloatArray,
+        method: String,
+    ): Refined
 }

@@ -64,6 +64,7 @@ class BundleTest {
         assertEquals(setOf("low_light"), bundle.manifest.routing.uneven)
         assertEquals(emptySet<String>(), bundle.manifest.routing.lookTokens)
         assertEquals(emptySet<String>(), bundle.manifest.routing.meanTokens)
+        assertEquals(emptySet<String>(), bundle.manifest.routing.specialists)
         assertEquals(emptyMap<String, Double>(), bundle.manifest.routing.variance)
         val program = bundle.firstProgram(listOf("executorch-xnnpack-fp32", "executorch-xnnpack-int8"))
         assertEquals("1.5.1", program.madeWith["executorch"])
@@ -159,15 +160,16 @@ class BundleTest {
     }
 
     @Test
-    fun leavesWhoseTokensAreSharedAreLists() {
+    fun leavesWithTokensSharedOrSpecialistsAreLists() {
         val routing = manifest.getAsJsonObject("routing")
-        for ((name, leaf) in mapOf("look_tokens" to "haze", "mean_tokens" to "rain")) {
+        for ((name, leaf) in mapOf("look_tokens" to "haze", "mean_tokens" to "rain", "specialists" to "blur")) {
             routing.addProperty(name, leaf)
             assertRefused(name) { open() }
             routing.add(name, JsonArray().apply { add(leaf) })
         }
         assertEquals(setOf("haze"), open().manifest.routing.lookTokens)
         assertEquals(setOf("rain"), open().manifest.routing.meanTokens)
+        assertEquals(setOf("blur"), open().manifest.routing.specialists)
     }
 
     @Test

@@ -202,25 +202,40 @@ private fun playRouting(case: JsonObject): Map<String, Any> {
         uneven = fields["uneven"].asJsonArray.map { it.asString }.toSet(),
         lookTokens = fields["look_tokens"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),
         meanTokens = fields["mean_tokens"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),
+        specialists = fields["specialists"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),
         variance = fields.getAsJsonObject("variance")?.entrySet()?.associate { it.key to it.value.asDouble }.orEmpty(),
     )
     val logits = case["logits"].numbers()
     case.getAsJsonObject("given")?.let { given ->
         return try {
-            routed(routing, logits, givenGates(routing, given.entrySet().associate { it.key to it.value.asDouble }))
+            val gates = givenGates(routing, given.entrySet().associate { it.key to it.value.asDouble })
+            routed(routing, beliefsOf(routing, logits), gates, gates)
         } catch (_: InputException) {
             mapOf("error" to true)
         }
     }
     val looks = case["looks"]?.asJsonArray?.map { it.numbers() }.orEmpty()
     val agreed = agreedLogits(routing, looks, logits)
-    val said = routed(routing, agreed, route(routing, case["granularity"].number(), agreed))
+    val beliefs = beliefsOf(routing, agreed)
+    val said = routed(routing, beliefs, route(routing, case["granularity"].number(), agreed), beliefs)
     return if (looks.isEmpty()) said else said + ("tokens" to tokenSource(routing, looks.first()).word)
 }
 
-private fun routed(routing: Routing, logits: List<Double>, gates: Gates): Map<String, Any> {
-    val (belief, variance, upright) = prospect(routing, routing.leaves.zip(logits.map(::sigmoid)).toMap(), gates)
-    return mapOf("gates" to gates, "prospect" to mapOf("belief" to belief, "variance" to variance, "upright" to upright))
+private fun beliefsOf(routing: Routing, logits: List<Double>) = routing.leaves.zip(logits.map(::sigmoid)).toMap()
+
+// [choosing]: what the method is chosen by.
+private fun routed(
+    routing: Routing,
+    beliefs: Map<String, Double>,
+    gates: Gates,
+    choosing: Map<String, Double>,
+): Map<String, Any> {
+    val (belief, variance, upright) = prospect(routing, beliefs, gates)
+    return mapOf(
+        "gates" to gates,
+        "method" to refiner(routing, choosing),
+        "prospect" to mapOf("belief" to belief, "variance" to variance, "upright" to upright),
+    )
 }
 
 private fun playPlan(case: JsonObject): Map<String, Any> {

@@ -28,6 +28,7 @@ private const val SIDE = 64
 private class Brighter(
     val qualities: List<Double> = listOf(0.5, 0.6, 0.7, 0.8, 0.9),
     val takesMs: Long = 0,
+    val logits: List<Double> = listOf(4.0, -4.0, 1.0),
     val restores: (Float) -> Float = { it + 1f / 255 },
 ) : Session {
     var alive = 0
@@ -35,6 +36,7 @@ private class Brighter(
     var encodes = 0
     var refines = 0
     val asked = mutableListOf<Float>()
+    val methods = mutableListOf<String>()
     var closed = false
     val threads = mutableSetOf<String>()
 
@@ -54,7 +56,7 @@ private class Brighter(
         alive += 1
         mostAlive = maxOf(mostAlive, alive)
         Thread.sleep(takesMs)
-        return Held(Assessment(0.4, -9.0, listOf(4.0, -4.0, 1.0)), floatArrayOf(encodes.toFloat()))
+        return Held(Assessment(0.4, -9.0, logits), floatArrayOf(encodes.toFloat()))
     }
 
     override fun refine(
@@ -63,9 +65,11 @@ private class Brighter(
         estimate: Encoded,
         tokens: FloatArray,
         gates: FloatArray,
+        method: String,
     ): Refined {
         check(listOf(original, estimate).none { (it as Held).released }) { "refined with what was given back" }
         asked += tokens.single()
+        methods += method
         Thread.sleep(takesMs)
         val result = FloatBuffer.allocate(current.capacity())
         for (i in 0 until current.capacity()) result.put(i, restores(current.get(i)))
@@ -86,12 +90,13 @@ class RestorerTest {
         featureMemoryMb: Double = Restorer.FEATURE_MEMORY_MB,
         lookTokens: String = "[]",
         meanTokens: String = "[]",
+        specialists: String = "[]",
     ): Restorer {
         File(scratch.root, "bundle.json").writeText(
             """
             {"format": 1, "student": {"size": "nano", "rank": 2}, "tile": $SIDE, "licence": "none",
              "routing": {"tree": {"weather": ["rain", "haze"], "detail": ["blur"]},
-                         "look_tokens": $lookTokens, "mean_tokens": $meanTokens},
+                         "look_tokens": $lookTokens, "mean_tokens": $meanTokens, "specialists": $specialists},
              "programs": [{"target": "t", "precision": "p", "files": [], "boundary_bytes": {"encode": 1048576}}]}
             """,
         )
@@ -303,6 +308,38 @@ class RestorerTest {
             assertThrows(InputException::class.java) { restorer.restore(picture(64, 64), Policy(), mapOf("fog" to 1.0)) }
         }
         Unit
+    }
+
+    @Test
+    fun aSpecialistRefinesWhatHasItsLeafAlone() = runBlocking {
+        val several = listOf(4.0, -4.0, 1.0)
+        val alone = listOf(4.0, -4.0, -4.0)
+        val cases = listOf(
+            Triple(several, null, "refine"),
+            Triple(alone, null, "refine_rain"),
+            Triple(several, mapOf("weather" to 1.0, "rain" to 0.7), "refine_rain"),
+            Triple(alone, mapOf("rain" to 0.5), "refine"),
+        )
+        for ((logits, given, method) in cases) {
+            val session = Brighter(logits = logits)
+            restorer(session, specialists = """["haze", "rain"]""").use { restorer ->
+                restorer.restore(picture(64, 64), Policy(maxIterations = 2, minGain = -1.0), given).updates.toList()
+            }
+            assertEquals("a picture and its mirror image", listOf(method, method), session.methods)
+        }
+    }
+
+    @Test
+    fun specialistsWarmUpOnceAndSayNothingOfTheCost() = runBlocking {
+        val session = Brighter(takesMs = 1)
+        restorer(session, specialists = """["haze", "rain"]""").use { restorer ->
+            restorer.warmUp(0)
+            assertEquals(listOf("refine", "refine_haze", "refine_rain"), session.methods)
+            assertEquals(0.0, restorer.iterationMs, 0.0)
+            session.methods.clear()
+            restorer.warmUp(2)
+            assertEquals(listOf("refine", "refine_haze", "refine_rain", "refine", "refine"), session.methods)
+        }
     }
 
     @Test

@@ -3,21 +3,24 @@ package dev.burnish.executorch
 import dev.burnish.core.Assessment
 import dev.burnish.core.Bundle
 import dev.burnish.core.BundleException
+import dev.burnish.core.ENCODE
 import dev.burnish.core.Encoded
 import dev.burnish.core.Program
 import dev.burnish.core.ProgramException
+import dev.burnish.core.REFINE
 import dev.burnish.core.Refined
 import dev.burnish.core.Session
+import dev.burnish.core.specialistMethod
 import java.nio.FloatBuffer
 import org.pytorch.executorch.EValue
 import org.pytorch.executorch.Module
 import org.pytorch.executorch.Tensor
 
 /**
- * `encode` and `refine` of a multi-method program, by ExecuTorch's Android library.
+ * `encode`, `refine` and the specialists of a multi-method program, by ExecuTorch's Android library.
  *
  * Inputs are direct buffers, read where they are. The features that `encode` gives lie in the program's own memory and are passed
- * to `refine` from there; only those that must outlive the next `encode` are copied, into buffers that are used again.
+ * to the others from there; only those that must outlive the next `encode` are copied, into buffers that are used again.
  */
 class ExecuTorchSession private constructor(private val module: Module, private val tile: Int) : Session {
     private val restored = Tensor.allocateFloatBuffer(3 * tile * tile)
@@ -32,7 +35,7 @@ class ExecuTorchSession private constructor(private val module: Module, private 
     override fun encode(image: FloatBuffer): Encoded {
         latest?.moveOut()
         latest = null
-        val outputs = execute("encode", EValue.from(inputOf(image)))
+        val outputs = execute(ENCODE, EValue.from(inputOf(image)))
         if (outputs.size < 3) throw ProgramException("encode gives ${outputs.size} outputs; expected three and more")
         val (tokens, assessment) = outputs.takeLast(2).map { it.toTensor() }
         if (this.tokens == null) this.tokens = Input(tokens.shape())
@@ -46,6 +49,7 @@ class ExecuTorchSession private constructor(private val module: Module, private 
         estimate: Encoded,
         tokens: FloatArray,
         gates: FloatArray,
+        method: String,
     ): Refined {
         val evidence = (original as Features).values
         val guess = (estimate as Features).values
@@ -57,8 +61,8 @@ class ExecuTorchSession private constructor(private val module: Module, private 
             add(EValue.from(tokensOf(tokens)))
             add(EValue.from(gatesOf(gates)))
         }
-        val outputs = execute("refine", *inputs.toTypedArray())
-        if (outputs.size != 2) throw ProgramException("refine gives ${outputs.size} outputs; expected two")
+        val outputs = execute(method, *inputs.toTypedArray())
+        if (outputs.size != 2) throw ProgramException("$method gives ${outputs.size} outputs; expected two")
         restored.clear()
         outputs[0].toTensor().copyDataInto(restored)
         restored.clear()
@@ -145,7 +149,7 @@ class ExecuTorchSession private constructor(private val module: Module, private 
         private const val FILE = "student.pte"
 
         /**
-         * Check a program's files and load it with [threads] (0: one for each fast core).
+         * Check a program's files and load it, the bundle's specialists too, with [threads] (0: one for each fast core).
          *
          * Throws [BundleException] for a damaged or unsuitable bundle, [ProgramException] where it does not load here.
          */
@@ -164,8 +168,8 @@ class ExecuTorchSession private constructor(private val module: Module, private 
             return try {
                 val module = Module.load(file.path, Module.LOAD_MODE_MMAP, threads)
                 try {
-                    module.loadMethod("encode")
-                    module.loadMethod("refine")
+                    val specialists = bundle.manifest.routing.specialists.map(::specialistMethod)
+                    (listOf(ENCODE, REFINE) + specialists).forEach(module::loadMethod)
                 } catch (error: RuntimeException) {
                     module.destroy()
                     throw error

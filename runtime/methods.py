@@ -1,0 +1,42 @@
+"""A program's methods: `encode`, `refine`, and `refine_LEAF` of every leaf that has a specialist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from .errors import BackendError
+
+T = TypeVar("T")
+
+ENCODE, REFINE = "encode", "refine"
+
+ENCODE_INPUTS = ("image",)
+ENCODE_OUTPUTS = ("feature1", "feature2", "feature3", "tokens", "assessment")
+REFINE_INPUTS = ("current", "original1", "original2", "original3", "estimate2", "estimate3", "tokens", "gates")
+REFINE_OUTPUTS = ("restored", "quality")
+
+
+def specialist_method(leaf: str) -> str:
+    """The method of a leaf's specialist, which takes and gives what `refine` does."""
+    return f"{REFINE}_{leaf}"
+
+
+def contract(method: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of a method's inputs and outputs, in order."""
+    return (ENCODE_INPUTS, ENCODE_OUTPUTS) if method == ENCODE else (REFINE_INPUTS, REFINE_OUTPUTS)
+
+
+class Methods(dict[str, T]):
+    """A loaded program's methods by name; asking for one that it lacks raises BackendError."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise BackendError(
+            f"the program has no method {name}, which the bundle's routing names; export the bundle again"
+        )
+
+
+def methods_in(folder: Path, suffix: str) -> tuple[str, ...]:
+    """The methods of a program that has a file or package for each: encode, refine, and the specialists found."""
+    specialists = sorted(path.name.removesuffix(suffix) for path in folder.glob(f"{specialist_method('*')}{suffix}"))
+    return (ENCODE, REFINE, *specialists)

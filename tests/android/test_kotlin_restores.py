@@ -228,6 +228,6 @@ def test_a_damaged_program_is_one_line(tools: Tools, tmp_path: Path) -> None:
 
 
 def test_a_program_without_a_specialist_is_one_line(tools: Tools, tmp_path: Path) -> None:
-    said = refused(tools, tmp_path, {"specialists": ["noise"]})
+    said = refused(tools, tmp_path, {"specialists": ["snow"]})
     assert f"ProgramException: {PROGRAM} does not load" in said
-    assert "refine_noise" in said
+    assert "refine_snow" in said

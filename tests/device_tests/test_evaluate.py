@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from burnish.device_tests.trajectory import run_restorer, run_session
 from burnish.distill.student import Student
 from burnish.distill.weights import Trained
 from burnish.runtime import Bundle, InputError, Restorer, backends
-from burnish.runtime.backends import Encoded
 from numpy.typing import NDArray
 
 PHOTOS = Path(__file__).parents[2] / "recipes" / "photos"
@@ -23,8 +23,8 @@ TRIAL = Trial(photos=PHOTOS / "dev", pictures=2, conditions=("noise-25", "haze-h
 class Darkening(EagerSession):
     """The student, but for two levels of brightness lost in every iteration: what int8 is known to do."""
 
-    def refine(self, current: NDArray, original: Encoded, estimate: Encoded, gates: NDArray) -> tuple[NDArray, float]:
-        restored, quality = super().refine(current, original, estimate, gates)
+    def refine(self, *asked: Any) -> tuple[NDArray, float]:
+        restored, quality = super().refine(*asked)
         return restored - np.float32(2 / 255), quality
 
 
@@ -83,11 +83,9 @@ def test_stopping_is_decided_by_the_candidates_own_predictions(
     class Opinionated(EagerSession):
         calls = 0
 
-        def refine(
-            self, current: NDArray, original: Encoded, estimate: Encoded, gates: NDArray
-        ) -> tuple[NDArray, float]:
+        def refine(self, *asked: Any) -> tuple[NDArray, float]:
             self.calls += 1
-            return super().refine(current, original, estimate, gates)[0], qualities[(self.calls - 1) % 3]
+            return super().refine(*asked)[0], qualities[(self.calls - 1) % 3]
 
     measured = evaluate(Opinionated(student), "executorch-xnnpack-int8")
     pooled = next(d for d in measured.decisions if d.condition == "all")

@@ -128,9 +128,9 @@ def add_expert_command(
     weights = out / "student.safetensors"
     commands = (*trained.provenance.commands, f"burnish distill --add-expert {leaf}")
     data = (*trained.provenance.data, pairs.name)
-    save_student(
-        trained._replace(provenance=trained.provenance.model_copy(update={"data": data, "commands": commands})), weights
-    )
+    provenance = trained.provenance.model_copy(update={"data": data, "commands": commands})
+    # Whole: all else of the student stays bit for bit, also of one whose file has more than 16.
+    save_student(trained._replace(provenance=provenance), weights, whole=True)
     return weights
 
 

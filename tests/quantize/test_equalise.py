@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from burnish.distill.methods import methods
+from burnish.distill.specialists import without_specialists
 from burnish.distill.student import Block, ExpertBlock, Student
 from burnish.distill.weights import read_student
 from burnish.quantize import core
@@ -24,7 +25,7 @@ LOUD = 5
 
 @pytest.fixture(scope="module")
 def trained() -> Student:
-    return read_student(EMBEDDED / "student.safetensors").student.eval()
+    return without_specialists(read_student(EMBEDDED / "student.safetensors")).student.eval()
 
 
 @pytest.fixture(scope="module")

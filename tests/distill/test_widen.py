@@ -8,6 +8,7 @@ import pytest
 import torch
 from burnish.distill.data import Batch
 from burnish.distill.distillation import DistillationObjective, Weights, iterate
+from burnish.distill.specialists import without_specialists
 from burnish.distill.student import SIZES, Student
 from burnish.distill.weights import read_student
 from burnish.distill.widen import widen
@@ -18,7 +19,7 @@ from burnish.runtime.routing import Routing
 
 @torch.no_grad()
 def test_the_same_pictures_and_judgements() -> None:
-    small = read_student(EMBEDDED / "student.safetensors")
+    small = without_specialists(read_student(EMBEDDED / "student.safetensors"))
     base = widen(small.student, SIZES["base"]).eval()
     pictures = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
     both = (iterate(model, small.routing, pictures, 2) for model in (small.student, base))
@@ -29,7 +30,7 @@ def test_the_same_pictures_and_judgements() -> None:
 
 
 def test_all_of_it_learns() -> None:
-    small = read_student(EMBEDDED / "student.safetensors")
+    small = without_specialists(read_student(EMBEDDED / "student.safetensors"))
     base = widen(small.student, SIZES["base"]).train()
     before = copy.deepcopy(base.state_dict())
     objective = DistillationObjective(base, Weights(unroll=(1.0,)), small.routing)

@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 
 
 def test_a_students_file_teaches_as_it_restores(student: Student, tmp_path: Path) -> None:
-    trained = Trained(student, Routing(top=6), Provenance(licence="CC0-1.0"))
-    save_student(trained, tmp_path / "student.safetensors")
+    save_student(Trained(student, Routing(top=6), Provenance(licence="CC0-1.0")), tmp_path / "student.safetensors")
+    trained = read_student(tmp_path / "student.safetensors")
     teacher = load_teacher(tmp_path / "student.safetensors")
     picture = torch.rand(2, 3, 32, 40, generator=torch.Generator().manual_seed(0))
     rounds = teacher.restore(picture, 2)

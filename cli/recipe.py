@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from ..device_tests.devices import kind_of
 from ..device_tests.gate import Gate
@@ -173,6 +173,13 @@ class Recipe(Frozen):
     validate_on: ValidateSection | None = Field(default=None, alias="validate")
     profile: ProfileSection | None = None
     restore: RestoreSection | None = None
+
+    @field_validator("routing")
+    @classmethod
+    def _specialists_come_with_weights(cls, routing: Routing | None) -> Routing | None:
+        if routing is not None and routing.specialists:
+            raise ValueError("`specialists` come with the weights; name these in `distill.specialists`")
+        return routing
 
 
 def read_recipe(path: Path) -> Recipe:

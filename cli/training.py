@@ -180,12 +180,10 @@ def _described(section: DistillSection, recipe_path: Path, photos: Path) -> dict
 
     data = fingerprint(photos) if section.cache is None else sha256(resolve(recipe_path, section.cache) / MANIFEST)
     start, teacher = start_paths(section, recipe_path), teacher_path(section.teacher, recipe_path)
-    fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", "licence", "specialists"})
+    fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", "licence"})
     hashes = {"start": " ".join(map(sha256, start)) or None, "teacher": teacher and sha256(teacher)}
-    if section.specialists:
-        paths = _specialist_paths(section, recipe_path)
-        hashes["specialists"] = " ".join(f"{leaf}:{sha256(path)}" for leaf, path in paths.items())
-    return fixed | hashes | {"data": data, "schedule": _fixed(section.schedule)}
+    specialists = {leaf: sha256(path) for leaf, path in _specialist_paths(section, recipe_path).items()}
+    return fixed | hashes | {"specialists": specialists, "data": data, "schedule": _fixed(section.schedule)}
 
 
 def _data_name(section: DistillSection, recipe_path: Path, photos: Path) -> str:

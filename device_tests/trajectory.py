@@ -14,7 +14,7 @@ from ..runtime.controller import UNSEEN, TileState
 from ..runtime.errors import BackendError
 from ..runtime.restoration import Event
 from ..runtime.restorer import Restorer
-from ..runtime.routing import Gates, Prospect, Routing, gate_tensor, prospect, refiner, route, sigmoid
+from ..runtime.routing import Gates, Prospect, Routing, believed, gate_tensor, prospect, refiner, route
 from ..runtime.run import joined
 from ..runtime.tiles import TilePlan, from_program, mirror, plan_tiles, to_program
 from .job import Event as JobEvent
@@ -93,7 +93,7 @@ def run_session(session: Session, routing: Routing, rank: int, picture: Array, i
         estimate = session.encode(source)
         assessed.append(predicted[-1] if view else estimate.quality)
         gates.append(route(routing, estimate.granularity, estimate.logits))
-        beliefs = dict(zip(routing.leaves, map(sigmoid, estimate.logits), strict=True))
+        beliefs = believed(routing, estimate.logits)
         if original is None:
             original = estimate
             tile.prospect = prospect(routing, beliefs, gates[-1])

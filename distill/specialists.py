@@ -13,7 +13,7 @@ from ..runtime.routing import Routing
 from ..runtime.tree import LEAVES
 from .recipe import check_known
 from .student import Student
-from .weights import Trained, halved
+from .weights import Trained, halved, joined_provenance
 
 PREFIX = "specialists."
 # The assessing head says which refiner is asked, and none of them reads it.
@@ -48,13 +48,7 @@ def add_specialist(trained: Trained, leaf: str, source: Trained) -> Trained:
     grown = Student(student.config.model_copy(update={"specialists": leaves})).eval()
     refiner = source.student.refiner.state_dict(prefix=f"{PREFIX}{leaf}.")
     grown.load_state_dict(student.state_dict() | refiner)
-    before, after = trained.provenance, source.provenance
-    provenance = before.model_copy(
-        update={
-            name: tuple(dict.fromkeys((*getattr(before, name), *getattr(after, name))))
-            for name in ("teachers", "data", "commands")
-        }
-    )
+    provenance = joined_provenance((trained, source), trained.provenance.licence)
     return Trained(grown, _with(trained.routing, leaves), provenance)
 
 

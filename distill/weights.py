@@ -66,18 +66,21 @@ def average(runs: Sequence[Trained]) -> Trained:
     if any(run.student.config != last.student.config for run in runs):
         raise InputError("students of different shapes cannot be averaged; expected runs that continue one another")
     states = [run.student.state_dict() for run in runs]
+    provenance = joined_provenance(runs, last.provenance.licence)
     mean = Student(last.student.config).eval()
     mean.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
-    provenance = Provenance(
+    commands = (*provenance.commands, f"mean of the weights of {len(runs)}")
+    return Trained(mean, last.routing, provenance.model_copy(update={"commands": commands}))
+
+
+def joined_provenance(runs: Sequence[Trained], licence: str | None) -> Provenance:
+    """Where weights come from that several runs went into: what they share is named once."""
+    return Provenance(
         teachers=tuple(dict.fromkeys(teacher for run in runs for teacher in run.provenance.teachers)),
         data=tuple(dict.fromkeys(data for run in runs for data in run.provenance.data)),
-        commands=(
-            *dict.fromkeys(command for run in runs for command in run.provenance.commands),
-            f"mean of the weights of {len(runs)}",
-        ),
-        licence=last.provenance.licence,
+        commands=tuple(dict.fromkeys(command for run in runs for command in run.provenance.commands)),
+        licence=licence,
     )
-    return Trained(mean, last.routing, provenance)
 
 
 def load_student(path: Path) -> Student:

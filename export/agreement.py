@@ -69,17 +69,18 @@ def _along_trajectories(
     restored: list[Array] = []
     original: Any = None
     for (image,), row in zip(context.samples[ENCODE], context.samples[REFINE], strict=True):
-        estimate = encode(_eight_bits(image))
+        estimate = encode(eight_bits(image))
         if original is None or torch.equal(row[2], row[4]):  # a trajectory begins where both roles are one picture
             original = estimate
-        restored.append(refine(REFINE, _eight_bits(row[0]), original, estimate, row[7]))
+        restored.append(refine(REFINE, eight_bits(row[0]), original, estimate, row[7]))
     for leaf in context.student.config.specialists:
         method = specialist_method(leaf)
         for picture, *_, gates in context.samples[method]:
-            evidence = encode(_eight_bits(picture))
-            restored.append(refine(method, _eight_bits(picture), evidence, evidence, gates))
+            evidence = encode(eight_bits(picture))
+            restored.append(refine(method, eight_bits(picture), evidence, evidence, gates))
     return restored
 
 
-def _eight_bits(picture: Tensor) -> Tensor:
+def eight_bits(picture: Tensor) -> Tensor:
+    """A picture in [0, 1] as 8 bits keep it."""
     return (picture * 255).round() / 255

@@ -202,7 +202,10 @@ def graphs(context: Context) -> dict[str, ExportedProgram]:
 
 def delegates(folder: Path) -> dict[str, dict[str, int]]:
     """Functions of the written ML programs by method: each is one whole, nothing is left to another runtime."""
-    return {name: {"coreml": 1} for name in packages(folder)}
+    return {
+        name: {"coreml": 1 if function else len(Package.open(place).spec.mlProgram.functions)}
+        for name, (place, function) in packages(folder).items()
+    }
 
 
 def boundary_bytes(folder: Path) -> dict[str, int]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..runtime.backends import Session
 from ..runtime.files import replace
 from ..runtime.selftest import Inputs, answer
+from .agreement import eight_bits
 from .context import Context
 
 
@@ -30,11 +31,11 @@ def inputs(context: Context) -> Inputs:
     """The first trajectory's picture and its second iterate (as 8-bit pictures), and the gates routed there."""
     pictures, rows = context.samples["encode"], context.samples["refine"]
     second = min(1, len(rows) - 1)
-    return Inputs(_eight_bits(pictures[0][0]), _eight_bits(rows[second][0]), rows[second][-1].numpy())
+    return Inputs(_stored(pictures[0][0]), _stored(rows[second][0]), rows[second][-1].numpy())
 
 
-def _eight_bits(picture: Tensor) -> np.ndarray:
-    return np.round(picture.clamp(0, 1).numpy() * 255).astype(np.float32) / np.float32(255)
+def _stored(picture: Tensor) -> np.ndarray:
+    return eight_bits(picture.clamp(0, 1)).numpy()
 
 
 def write_inputs(given: Inputs, path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..distill.data import Mixture, list_pictures, to_tensor
@@ -16,7 +17,7 @@ from ..distill.student import Encoded, Student
 from ..runtime.methods import specialist_method
 from ..runtime.pictures import read
 from ..runtime.routing import Routing, gate_tensor, route
-from ..runtime.tiles import cut, make_small, plan_tiles, to_program
+from ..runtime.tiles import TilePlan, cut, make_small, plan_tiles, to_program
 from ..runtime.tree import LEAVES
 from .config import QuantizeConfig
 
@@ -45,8 +46,7 @@ def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, co
             if index % 2 == 0:
                 current, looked = torch.from_numpy(cut(degraded, plan, place)), student.encode(look)
         else:
-            clean = cut(rgb, plan, place)[0].transpose(1, 2, 0)
-            current = to_tensor(degrade(np.ascontiguousarray(clean), mixture, seed))[None]
+            current = _degraded_tile(rgb, plan, place, mixture, seed)
         original = None
         for _ in range(config.iterations):
             estimate = student.encode(current)
@@ -81,9 +81,17 @@ def _alone(leaf: str, paths: Sequence[Path], tile: int, config: QuantizeConfig) 
     for index in range(config.pictures):
         rgb = read(paths[int(rng.integers(len(paths)))]).rgb
         plan = plan_tiles(rgb.shape[0], rgb.shape[1], tile)
-        clean = cut(rgb, plan, int(rng.integers(len(plan))))[0].transpose(1, 2, 0)
+        place = int(rng.integers(len(plan)))
         mixture = {kinds[int(rng.integers(len(kinds)))]: float(rng.random()) if index % 2 else 1.0}
-        yield to_tensor(degrade(np.ascontiguousarray(clean), mixture, int(rng.integers(2**31))))[None]
+        yield _degraded_tile(rgb, plan, place, mixture, int(rng.integers(2**31)))
+
+
+def _degraded_tile(
+    rgb: NDArray[np.float32], plan: TilePlan, place: int, mixture: dict[str, float], seed: int
+) -> Tensor:
+    """A tile of a picture, degraded by itself: (1, 3, tile, tile)."""
+    clean = cut(rgb, plan, place)[0].transpose(1, 2, 0)
+    return to_tensor(degrade(np.ascontiguousarray(clean), mixture, seed))[None]
 
 
 def _mixture(index: int, rng: np.random.Generator) -> dict[str, float]:

@@ -23,7 +23,7 @@ from ..distill.metrics import psnr
 from ..distill.recipe import Schedule
 from ..distill.student import Student
 from ..distill.training import Objective, Progress, train
-from ..runtime.routing import Routing, refiner
+from ..runtime.routing import Routing, believed, refiner
 from .layers import WEIGHTED, attribute, parameters, steps, weights
 from .ranges import DEQUANTIZE, QUANTIZE
 
@@ -151,8 +151,8 @@ class SelfDistillation(Objective[nn.ModuleDict]):
             if picture is batch.degraded:
                 agreed = by_look(self._routing, assessment, look)
         gates = own_gates(self._routing, agreed, self._student[0].config.rank)
-        beliefs = dict(zip(self._routing.leaves, agreed[0, 2:].sigmoid().tolist(), strict=True))
-        return _Seen(features, tokens, assessment, gates, refiner(self._routing, beliefs))
+        method = refiner(self._routing, believed(self._routing, agreed[0, 2:].tolist()))
+        return _Seen(features, tokens, assessment, gates, method)
 
 
 def _biases(graph: fx.GraphModule) -> Iterator[str]:

@@ -115,10 +115,15 @@ def sigmoid(x: float) -> float:
     return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else math.exp(x) / (1.0 + math.exp(x))
 
 
+def believed(routing: Routing, logits: Sequence[float]) -> dict[str, float]:
+    """Belief in every leaf, in [0, 1], from degradation logits (one a leaf)."""
+    return {leaf: sigmoid(float(z)) for leaf, z in zip(routing.leaves, logits, strict=True)}
+
+
 def route(routing: Routing, granularity: float, logits: Sequence[float]) -> Gates:
     """Gates of every expert in [0, 1], from an assessment's granularity and degradation logits (one a leaf)."""
     confidence = sigmoid((routing.threshold - granularity) / routing.softness)
-    belief = {leaf: sigmoid(float(z)) for leaf, z in zip(routing.leaves, logits, strict=True)}
+    belief = believed(routing, logits)
     gates = {parent: (1 - confidence) * max(belief[leaf] for leaf in leaves) for parent, leaves in routing.tree.items()}
     gates |= {leaf: confidence * p for leaf, p in belief.items()}
     # Ties go to the expert that comes first, so that every language keeps the same ones.

@@ -25,11 +25,11 @@ from .routing import (
     Routing,
     TokenSource,
     agreed_logits,
+    believed,
     gate_tensor,
     prospect,
     refiner,
     route,
-    sigmoid,
     token_source,
 )
 from .tiles import Array, Pixels, TilePlan, blend, from_program, make_small, mirror, plan_tiles, to_program
@@ -263,7 +263,7 @@ class Run:
         iteration = tile.iteration
         logits = agreed_logits(routing, self._looks[: tile.looks], encoded.logits)
         gates = route(routing, encoded.granularity, logits) if self._fixed is None else self._fixed
-        beliefs = dict(zip(routing.leaves, map(sigmoid, logits), strict=True))
+        beliefs = believed(routing, logits)
         method = refiner(routing, beliefs if self._fixed is None else self._fixed)
         self._seen[index] = Seen(gates, beliefs, method)
         if tile.view:

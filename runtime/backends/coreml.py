@@ -33,9 +33,12 @@ class CoreMLSession:
 
         self._models: Methods[Any] = Methods()
         self._images: dict[str, set[str]] = {}
-        for method, (place, function) in packages(folder).items():
-            self._images[method] = Package.open(place).images(function or "main")
-            self._models[method] = ct.models.CompiledMLModel(str(_compiled(ct, place)), function_name=function)
+        found = packages(folder)
+        opened = {place: (Package.open(place), str(_compiled(ct, place))) for place, _ in found.values()}
+        for method, (place, function) in found.items():
+            package, compiled = opened[place]
+            self._images[method] = package.images(function or "main")
+            self._models[method] = ct.models.CompiledMLModel(compiled, function_name=function)
 
     def _run(self, method: str, values: tuple[Any, ...]) -> list[Array]:
         names, outputs = contract(method)

@@ -62,10 +62,11 @@ class CoreMLReferenceSession:
             torch.set_num_threads(threads)
         self._tensor: Any = torch.from_numpy
         self.watch: Callable[[str, str, Any], None] | None = None
-        opened = {place: Package.open(place) for place, _ in packages(folder).values()}
+        found = packages(folder)
+        opened = {place: Package.open(place) for place, _ in found.values()}
         self._methods = Methods(
             (name, _Method(opened[place], function or "main", name, single))
-            for name, (place, function) in packages(folder).items()
+            for name, (place, function) in found.items()
         )
         self.system: str = next(iter(opened.values())).system
         self.operations = sum((method.function.operations for method in self._methods.values()), Counter[str]())

@@ -39,6 +39,7 @@ def test_training_needs_nothing_that_only_exports_need() -> None:
         ("distill: {photos: p, model: nafnet, frozen: [encoder]}", "`frozen` is of students"),
         ("distill: {photos: p, model: nafnet, start: [a, b]}", "a list in `start` is of students"),
         ("distill: {photos: p, start: []}", "at least one"),
+        ("routing: {specialists: [noise]}", "routing: Value error, `specialists` come with the weights"),
         ("export: {tile: 200}", "multiple of 16"),
         ("export: {programs: [onnx-fp64]}", "unknown program 'onnx-fp64'"),
         ("validate: {photos: p, programs: [onnx]}", "unknown program 'onnx'"),

@@ -17,11 +17,11 @@ from burnish.runtime.routing import (
     Prospect,
     Routing,
     agreed_logits,
+    believed,
     given_gates,
     prospect,
     refiner,
     route,
-    sigmoid,
     token_source,
 )
 from burnish.runtime.tiles import plan_tiles, small_size
@@ -124,7 +124,7 @@ def play_routing(case: Case) -> Case:
     looks = [[number(z) for z in look] for look in case.get("looks", [])]
     logits = agreed_logits(routing, looks, logits)
     gates = route(routing, number(case["granularity"]), logits)
-    method = refiner(routing, dict(zip(routing.leaves, map(sigmoid, logits), strict=True)))
+    method = refiner(routing, believed(routing, logits))
     return {"gates": gates, "method": method, "prospect": promised(routing, logits, gates)} | (
         {"tokens": token_source(routing, looks[0]).value} if looks else {}
     )
@@ -132,7 +132,7 @@ def play_routing(case: Case) -> Case:
 
 def promised(routing: Routing, logits: Sequence[float], gates: Gates) -> Case:
     """The prospect of a picture with these logits."""
-    return prospect(routing, dict(zip(routing.leaves, map(sigmoid, logits), strict=True)), gates)._asdict()
+    return prospect(routing, believed(routing, logits), gates)._asdict()
 
 
 def play_plan(case: Case) -> Case:

@@ -26,17 +26,25 @@ from burnish.runtime.routing import Routing
 from filelock import FileLock
 from numpy.typing import NDArray
 from shared import BUNDLED, PHOTOS, TILE
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling, Scheduling
 
 torch.set_num_threads(1)
 # Folders whose tests share a machine that is started, or tools that are installed, once.
 TOGETHER = ("device_tests", "android", "ios")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
     """Several processes share the tests by file, and some folders go to one process as a whole."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else item.path.name))
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, _ = nodeid.partition("::")
+            folder = Path(file).parent
+            return str(folder) if folder.name in TOGETHER else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,6 +17,7 @@ class OpenVinoSession:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         try:
             import openvino
+            from openvino.frontend import FrontEndManager
         except ImportError as error:
             raise BackendError(f"OpenVINO is not installed ({error}); pip install 'burnish[openvino]'") from None
         options = {
@@ -27,8 +28,14 @@ class OpenVinoSession:
         }
         try:
             core: Any = openvino.Core()
+            # By name: a file that is not ONNX would be offered to every reader of OpenVINO, and one of them (2026.4) leaves
+            # the thread without the stack that its signals are handled on, so that the next one ends the process.
+            reader: Any = FrontEndManager().load_by_framework("onnx")
             self._methods: Methods[Any] = Methods(
-                (name, core.compile_model(str(folder / f"{name}.onnx"), "CPU", options).create_infer_request())
+                (
+                    name,
+                    core.compile_model(_read(reader, folder / f"{name}.onnx"), "CPU", options).create_infer_request(),
+                )
                 for name in methods_in(folder, ".onnx")
             )
         except Exception as error:  # openvino raises its own unrelated types
@@ -49,6 +56,10 @@ class OpenVinoSession:
         request.infer(dict(zip(REFINE_INPUTS, values, strict=True)))
         quality = request.get_tensor("quality").data
         return request.get_tensor("restored").data.copy(), float(quality.reshape(()))
+
+
+def _read(reader: Any, file: Path) -> Any:
+    return reader.convert(reader.load(str(file)))
 
 
 def load(folder: Path, threads: int | None = None) -> OpenVinoSession:

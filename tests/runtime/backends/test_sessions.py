@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,30 @@ PAIRS = [
     for trial in trials
     if trial.how in ("backend", "reference evaluator")
 ]
+
+
+# Says whether the stack that this thread handles signals on is, after a load that fails, what it was.
+SIGNAL_STACK = """
+import ctypes, faulthandler, sys
+from pathlib import Path
+from burnish.runtime import backends
+from burnish.runtime.errors import BackendError
+
+class Stack(ctypes.Structure):
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+def now():
+    stack = Stack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    return stack.start, stack.size
+
+faulthandler.enable()
+before = now()
+try:
+    backends.load_session(sys.argv[1], Path(sys.argv[2]))
+except BackendError as error:
+    print("kept" if now() == before else f"{now()}, {before}", error)
+"""
 
 
 @pytest.fixture(params=PAIRS, ids=lambda pair: f"{pair[0]}:{pair[1]}")
@@ -128,3 +154,16 @@ def test_a_file_that_is_no_program_is_one_line(pair: tuple[str, str, float], tmp
     with pytest.raises(BackendError, match="cannot load") as error:
         backends.load_session(pair[0], tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals on stacks of their own")
+def test_a_failed_load_leaves_signals_their_stack(tmp_path: Path) -> None:
+    """One that is gone ends the process at the next signal, without a word: of OpenVINO's readers one does that."""
+    if not backends.available("openvino"):
+        pytest.skip("openvino is not installed")
+    for name in ("encode.onnx", "refine.onnx"):
+        (tmp_path / name).write_bytes(b"no program" * 50)
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNAL_STACK, "openvino", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("kept OpenVINO cannot load"), done.stdout + done.stderr

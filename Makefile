@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= out/demo
-# Processes that share the tests; 0 for none beside pytest's own. One that crashes ends the run: restarted, it would hang.
+# Processes that share the tests; 0 for none beside pytest's own. One that crashes is not replaced: the run would hang.
 PROCESSES ?= $(if $(filter 1,$(shell nproc 2>/dev/null || echo 1)),0,2)
 # Torch's and XNNPACK's idle workers must not spin on the cores of the others.
 export OMP_WAIT_POLICY := PASSIVE

@@ -34,16 +34,17 @@ torch.set_num_threads(1)
 TOGETHER = ("device_tests", "android", "ios")
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+class ByFile(LoadScopeScheduling):
     """Several processes share the tests by file, and some folders go to one process as a whole."""
 
-    class ByFile(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            file, _, _ = nodeid.partition("::")
-            folder = Path(file).parent
-            return str(folder) if folder.name in TOGETHER else file
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        folder = Path(file).parent
+        return str(folder) if folder.name in TOGETHER else file
 
+
+@pytest.hookimpl(optionalhook=True)  # pytest alone may run them too
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
     return ByFile(config, log)
 
 

@@ -32,10 +32,7 @@ class OpenVinoSession:
             # the thread without the stack that its signals are handled on, so that the next one ends the process.
             reader: Any = FrontEndManager().load_by_framework("onnx")
             self._methods: Methods[Any] = Methods(
-                (
-                    name,
-                    core.compile_model(_read(reader, folder / f"{name}.onnx"), "CPU", options).create_infer_request(),
-                )
+                (name, core.compile_model(_read(reader, folder, name), "CPU", options).create_infer_request())
                 for name in methods_in(folder, ".onnx")
             )
         except Exception as error:  # openvino raises its own unrelated types
@@ -58,8 +55,8 @@ class OpenVinoSession:
         return request.get_tensor("restored").data.copy(), float(quality.reshape(()))
 
 
-def _read(reader: Any, file: Path) -> Any:
-    return reader.convert(reader.load(str(file)))
+def _read(reader: Any, folder: Path, method: str) -> Any:
+    return reader.convert(reader.load(str(folder / f"{method}.onnx")))
 
 
 def load(folder: Path, threads: int | None = None) -> OpenVinoSession:

@@ -18,6 +18,7 @@ from ..distill.distillation import Weights
 from ..distill.recipe import Frozen, Schedule
 from ..distill.student import SIZES
 from ..distill.teachers.registry import TEACHERS
+from ..distill.weights import Stored
 from ..quantize.config import QuantizeConfig
 from ..runtime.errors import InputError
 from ..runtime.routing import Routing
@@ -100,6 +101,7 @@ class DistillSection(Frozen):
         description="leaf → weights trained with this encoder, frozen, whose refiner restores what has that leaf alone; those "
         "of the weights in `start` are left out",
     )
+    stored: Stored = Field(default="fp16", description="what the weights' file holds; int8: codes with a scale for 32")
     detection: Detection | None = Field(
         default=None, description="leaves whose logits are fitted again at the size of use, once the student is trained"
     )

@@ -59,7 +59,7 @@ def train_section(
         teacher.configure(section.settings)
         described = _described(section, recipe_path, photos)
         _train(teacher.train().objective(), section.model, section.schedule, source, out, described, console)
-        save_teacher(teacher, "published", weights)
+        save_teacher(teacher, "published", weights, section.stored)
         return weights
 
     from ..distill.experts import freeze_all_but
@@ -91,7 +91,7 @@ def train_section(
     trained = Trained(student, routing, provenance)
     for leaf, source_of in specialists.items():
         trained = add_specialist(trained, leaf, source_of)
-    save_student(trained, weights)
+    save_student(trained, weights, section.stored)
     return weights
 
 
@@ -130,7 +130,7 @@ def add_expert_command(
     data = (*trained.provenance.data, pairs.name)
     provenance = trained.provenance.model_copy(update={"data": data, "commands": commands})
     # Whole: all else of the student stays bit for bit, also of one whose file has more than 16.
-    save_student(trained._replace(provenance=provenance), weights, whole=True)
+    save_student(trained._replace(provenance=provenance), weights, "fp32")
     return weights
 
 

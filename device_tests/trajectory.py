@@ -12,6 +12,7 @@ from ..distill.teachers.protocol import Teacher
 from ..runtime.backends import Encoded, Session
 from ..runtime.controller import UNSEEN, TileState
 from ..runtime.errors import BackendError
+from ..runtime.methods import REFINE
 from ..runtime.restoration import Event
 from ..runtime.restorer import Restorer
 from ..runtime.routing import Gates, Prospect, Routing, believed, gate_tensor, prospect, refiner, route
@@ -84,6 +85,7 @@ def run_session(session: Session, routing: Routing, rank: int, picture: Array, i
     gates: list[Gates] = []
     degraded = to_program(pixels, plan.tile)
     original: Encoded | None = None
+    method = REFINE
     tile = TileState(1.0)
     for iteration in range(iterations):
         tile.iteration = iteration
@@ -96,8 +98,8 @@ def run_session(session: Session, routing: Routing, rank: int, picture: Array, i
         beliefs = believed(routing, estimate.logits)
         if original is None:
             original = estimate
-            tile.prospect = prospect(routing, beliefs, gates[-1])
-        opened, method = gate_tensor(routing, gates[-1], rank), refiner(routing, beliefs)
+            tile.prospect, method = prospect(routing, beliefs, gates[-1]), refiner(routing, beliefs)
+        opened = gate_tensor(routing, gates[-1], rank)
         restored, quality = session.refine(source, estimate if view else original, estimate, opened, method)
         difference = 0.0
         if view:

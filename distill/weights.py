@@ -6,7 +6,7 @@ import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import ValidationError
@@ -23,6 +23,11 @@ from .teachers.protocol import Size, Teacher
 from .teachers.registry import TEACHERS, create, find
 from .teachers.student import StudentTeacher
 
+# What a file holds weights as. int8: 32 neighbours in a filter share a reach, and a weight is its code times that / 127 (as in
+# GGML's Q8_0); with a reach a row, errors were twice as large.
+Stored = Literal["fp32", "fp16", "int8"]
+LARGEST_CODE, BLOCK = 127, 32
+REACH = ".reach"
 # The teacher that a student's file makes.
 STUDENT_TEACHER = "sipl-student"
 
@@ -35,24 +40,21 @@ class Trained(NamedTuple):
     provenance: Provenance = Provenance()
 
 
-def save_student(trained: Trained, path: Path, whole: bool = False) -> None:
-    """Write a student's weights and what is needed to build, route and attribute it again.
-
-    Weights are 16-bit floats or, `whole`, in full precision.
-    """
+def save_student(trained: Trained, path: Path, stored: Stored = "fp16") -> None:
+    """Write a student's weights and what is needed to build, route and attribute it again."""
     metadata = {
         "kind": "student",
         "config": trained.student.config.model_dump_json(),
         "routing": trained.routing.model_dump_json(),
         "provenance": trained.provenance.model_dump_json(),
     }
-    _save(trained.student, metadata, path, whole)
+    _save(trained.student, metadata, path, stored)
 
 
-def save_teacher(teacher: Teacher, size: Size, path: Path) -> None:
-    """Write a teacher's weights as 16-bit floats, but for tensors with values too large for them."""
+def save_teacher(teacher: Teacher, size: Size, path: Path, stored: Stored = "fp16") -> None:
+    """Write a teacher's weights; tensors with values too large for 16 bits keep 32."""
     settings = teacher.settings.model_dump_json()
-    _save(teacher, {"kind": teacher.name, "size": size, "settings": settings}, path)
+    _save(teacher, {"kind": teacher.name, "size": size, "settings": settings}, path, stored)
 
 
 @torch.no_grad()
@@ -147,9 +149,14 @@ def _student_teacher(trained: Trained) -> StudentTeacher:
     return teacher.eval()
 
 
-def _save(module: nn.Module, metadata: dict[str, str], path: Path, whole: bool = False) -> None:
+def _save(module: nn.Module, metadata: dict[str, str], path: Path, stored: Stored) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    if not whole:
+    if stored == "int8":
+        for name in [name for name, value in tensors.items() if value.dim() > 1 and value[0].numel() % BLOCK == 0]:
+            blocks = tensors[name].reshape(-1, BLOCK)
+            reach = tensors[name + REACH] = blocks.abs().amax(1).half()
+            tensors[name] = to_codes(blocks, reach).view_as(tensors[name])
+    if stored != "fp32":
         tensors = {name: halved(value) for name, value in tensors.items()}
 
     def write(beside: Path) -> None:
@@ -177,6 +184,23 @@ def halved(value: Tensor) -> Tensor:
         return value
     half = value.half()
     return half if half.isfinite().all() else value
+
+
+def to_codes(rows: Tensor, reach: Tensor) -> Tensor:
+    """int8 codes of rows (N, M), of which no weight is larger than the row's `reach` (N,)."""
+    scales = reach.float().clamp_min(1e-9)[:, None] / LARGEST_CODE
+    return (rows / scales).round().clamp(-LARGEST_CODE, LARGEST_CODE).to(torch.int8)
+
+
+def _decoded(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Weights where a file has codes and reaches. Raises InputError where one lacks the other."""
+    weights = {name: value for name, value in tensors.items() if not name.endswith(REACH)}
+    for name in [name for name, value in weights.items() if value.dtype == torch.int8]:
+        reach = tensors.get(name + REACH)
+        if reach is None or BLOCK * reach.numel() != weights[name].numel():
+            raise InputError(f"{path}: the codes of {name} have no reach that fits; expected burnish weights")
+        weights[name] = (weights[name].reshape(-1, BLOCK) / LARGEST_CODE * reach[:, None]).view_as(weights[name])
+    return weights
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -208,6 +232,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    tensors = _decoded(tensors, path)
     wanted = {name: value.shape for name, value in module.state_dict().items()}
     missing = [name for name in wanted if name not in tensors]
     unexpected = [name for name in tensors if name not in wanted]

@@ -15,13 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..distill.student import ExpertBlock, Student
-from ..distill.weights import halved
+from ..distill.weights import LARGEST_CODE, halved, to_codes
 from ..runtime.errors import InputError
 from ..runtime.files import replace
 
 KIND = "experts"
 EXPERT_LAYERS = ("lora_a", "lora_b")
-LARGEST_CODE = 127
 
 
 def expert_tensors(student: Student) -> dict[str, Tensor]:
@@ -40,7 +39,7 @@ def write_pack(student: Student, path: Path) -> None:
         assert block.lora_a.bias is not None
         halves = block.lora_a.weight.detach()[:, :, 0, 0], block.lora_b.weight.detach()[:, :, 0, 0].T
         reaches = [half.abs().amax(1).half() for half in halves]
-        tensors[name] = torch.cat([_codes(half, reach) for half, reach in zip(halves, reaches, strict=True)], 1)
+        tensors[name] = torch.cat([to_codes(half, reach) for half, reach in zip(halves, reaches, strict=True)], 1)
         tensors[f"{name}.reach"] = torch.stack([*reaches, block.lora_a.bias.detach().half()], 1)
     metadata = {"kind": KIND, "student": fingerprint(student)}
     replace(path, lambda beside: save_file(tensors, beside, metadata))
@@ -78,8 +77,3 @@ def fingerprint(student: Student) -> str:
 def _blocks(student: Student) -> list[tuple[str, ExpertBlock]]:
     modules = student.refiner.named_modules(prefix="refiner")
     return [(name, module) for name, module in modules if isinstance(module, ExpertBlock)]
-
-
-def _codes(half: Tensor, reach: Tensor) -> Tensor:
-    scales = reach.float().clamp_min(1e-9)[:, None] / LARGEST_CODE
-    return (half / scales).round().clamp(-LARGEST_CODE, LARGEST_CODE).to(torch.int8)

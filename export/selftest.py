@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,12 +46,12 @@ def write_inputs(given: Inputs, path: Path) -> None:
     replace(path, lambda beside: save_file(pictures | {"gates": gates}, beside))
 
 
-def write_expected(session: Session, given: Inputs, path: Path) -> None:
-    """A program's answer: the picture as uint16, quality and assessment as float32."""
-    restored, quality, assessment = answer(session, given)
+def write_expected(session: Session, given: Inputs, methods: Sequence[str], path: Path) -> None:
+    """A program's answer: pictures as uint16, quality and assessment as float32."""
+    restored, quality, assessment = answer(session, given, methods)
     tensors = {
         "restored": np.round(np.clip(restored, 0, 1) * 65535).astype(np.uint16),
-        "quality": np.array([quality], np.float32),
+        "quality": quality,
         "assessment": assessment,
     }
     replace(path, lambda beside: save_file(tensors, beside))

@@ -26,6 +26,7 @@ from ..runtime.bundle import (
 )
 from ..runtime.errors import BackendError, InputError
 from ..runtime.files import replace_folder
+from ..runtime.methods import refiners
 from ..runtime.selftest import INPUTS
 from . import selftest
 from .agreement import Agreement, restored_by_methods
@@ -100,7 +101,7 @@ def write_bundle(
 def _expectation(target: Target, session: Session, context: Context, folder: Path) -> Expectation:
     """A program's answer to the bundle's own inputs, written to tests/."""
     path = folder / "tests" / f"{target.name}.safetensors"
-    selftest.write_expected(session, selftest.inputs(context), path)
+    selftest.write_expected(session, selftest.inputs(context), refiners(context.student.config.specialists), path)
     tolerance = selftest.TOLERANCES[target.precision]
     return Expectation(
         program=target.name,

@@ -132,11 +132,12 @@ class SelfDistillation(Objective[nn.ModuleDict]):
     ) -> tuple[Tensor, Tensor, _Seen]:
         """What a student's or graphs' methods make of `current`, with its predicted quality and what encode said of it.
 
-        `method`: that refines it; None for the one that encode's words choose.
+        `method`: that refines it; None for the one that encode's words of the picture as it came choose.
         """
         evidence = self._see(called["encode"], batch, batch.degraded)
         guess = evidence if current is batch.degraded else self._see(called["encode"], batch, current)
-        restored, quality = called[method or guess.method](
+        guess = guess._replace(method=method or evidence.method)
+        restored, quality = called[guess.method](
             current, *evidence.features, *guess.features[1:], guess.tokens, guess.gates
         )
         return restored, quality, guess

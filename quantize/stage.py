@@ -76,7 +76,7 @@ def quantize_student(
                 train(name, graphs, student, config.training_minutes)
             core.write(graphs, student, tile, folder / name)
         # In full precision: what was done to each channel is read from its ratio to the student.
-        save_student(Trained(student, trained.routing, trained.provenance), folder / EQUALISED, whole=True)
+        save_student(Trained(student, trained.routing, trained.provenance), folder / EQUALISED, "fp32")
         record = Record(config=config, tile=tile, kept_in_float=kept)
         (folder / MARKER).write_text(record.model_dump_json(indent=1) + "\n")
 

@@ -148,7 +148,7 @@ class Provenance(_Entry):
 
 
 class Expectation(_Entry):
-    """What a program answered where it was made: the tensors restored, quality and assessment, and who computed them."""
+    """What a program answered where it was made: the tensors of `runtime.selftest.Answer`, and who computed them."""
 
     program: str
     file: File

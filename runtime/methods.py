@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -20,6 +21,11 @@ REFINE_OUTPUTS = ("restored", "quality")
 def specialist_method(leaf: str) -> str:
     """The method of a leaf's specialist, which takes and gives what `refine` does."""
     return f"{REFINE}_{leaf}"
+
+
+def refiners(specialists: Iterable[str]) -> tuple[str, ...]:
+    """The methods that refine: `refine`, and those of the leaves that have a specialist, in their order."""
+    return (REFINE, *map(specialist_method, specialists))
 
 
 def contract(method: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -19,7 +19,7 @@ from .bundle import Bundle, Program
 from .controller import Policy
 from .cost import CostModel, Estimate
 from .errors import InputError
-from .methods import REFINE, specialist_method
+from .methods import REFINE, refiners
 from .pictures import Picture, from_array, read
 from .probe import pick
 from .restoration import Restoration, Update
@@ -125,8 +125,8 @@ class Restorer:
             encoded = engine.call(lambda: engine.encode(blank), None, took[0])
             refine(encoded, REFINE, took[1])
             if not repetition:
-                for leaf in engine.routing.specialists:
-                    refine(encoded, specialist_method(leaf), nothing)
+                for method in refiners(engine.routing.specialists)[1:]:
+                    refine(encoded, method, nothing)
 
     def restore(
         self, image: Image, *, progress: Callable[[Update], None] | None = None, **options: Unpack[Options]

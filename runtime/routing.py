@@ -81,6 +81,9 @@ class Routing(BaseModel):
     specialists: tuple[str, ...] = Field(
         default=(), description="leaves with a refiner of their own, for pictures that have nothing else"
     )
+    certain: dict[str, float] = Field(
+        default={}, description="belief above which a leaf's specialist is asked, by leaf; 0.5 of others"
+    )
     variance: dict[str, float] = Field(
         default=VARIANCE,
         description="share of a restoration's mean squared error that differs from view to view, by leaf; 0.1 of others",
@@ -171,10 +174,17 @@ def token_source(routing: Routing, look: Sequence[float]) -> TokenSource:
 def refiner(routing: Routing, beliefs: Mapping[str, float]) -> str:
     """The method that refines a tile: a specialist's where one leaf is believed above 0.5 and no other, else refine.
 
-    `beliefs`: in leaves, or the weights of them that a caller stated.
+    `beliefs`: in leaves of the picture as it came, or the weights of them that a caller stated. `routing.certain` may ask a
+    leaf for more than 0.5.
     """
     found = [leaf for leaf in routing.leaves if beliefs[leaf] > 0.5]
-    return specialist_method(found[0]) if len(found) == 1 and found[0] in routing.specialists else REFINE
+    if (
+        len(found) != 1
+        or found[0] not in routing.specialists
+        or beliefs[found[0]] <= routing.certain.get(found[0], 0.5)
+    ):
+        return REFINE
+    return specialist_method(found[0])
 
 
 def prospect(routing: Routing, degradations: Mapping[str, float], gates: Gates) -> Prospect:

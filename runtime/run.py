@@ -96,7 +96,7 @@ class Engine:
 
 
 class Seen(NamedTuple):
-    """What an encode said of a tile, for the refine that follows, and the method that this is to be."""
+    """What an encode said of a tile, for the refine that follows, and the method that this is to be, as from the first."""
 
     gates: Gates
     degradations: dict[str, float]
@@ -264,7 +264,9 @@ class Run:
         logits = agreed_logits(routing, self._looks[: tile.looks], encoded.logits)
         gates = route(routing, encoded.granularity, logits) if self._fixed is None else self._fixed
         beliefs = believed(routing, logits)
-        method = refiner(routing, beliefs if self._fixed is None else self._fixed)
+        before = self._seen.get(index)
+        # What is left of a mixture is not what a specialist learnt from: the method stays that of the picture as it came.
+        method = before.method if before else refiner(routing, beliefs if self._fixed is None else self._fixed)
         self._seen[index] = Seen(gates, beliefs, method)
         if tile.view:
             controller.mirrored(index, ms)

@@ -146,7 +146,7 @@ class Run {
     const std::vector<std::vector<double>> looks(looks_.begin(), looks_.begin() + rounds);
     const auto logits = agreed_logits(task_.routing, looks, said.logits);
     gates_[index] = route(task_.routing, said.granularity, logits);
-    methods_[index] = refiner(task_.routing, logits);
+    if (methods_[index].empty()) methods_[index] = refiner(task_.routing, logits);
     beliefs_[index].clear();
     const auto leaves = task_.routing.leaves();
     for (std::size_t i = 0; i < leaves.size(); ++i) beliefs_[index].emplace_back(leaves[i], sigmoid(logits[i]));
@@ -243,7 +243,7 @@ class Run {
   std::vector<double> predicted_;  // of `current_`
   std::vector<std::shared_ptr<OwnedEncoded>> originals_, estimates_;
   std::vector<Gates> gates_, beliefs_;
-  std::vector<std::string> methods_;  // that refine each tile
+  std::vector<std::string> methods_;  // that refine each tile, as it came
   Json trace_ = Json::array();
 };
 

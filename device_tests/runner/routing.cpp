@@ -27,6 +27,7 @@ Routing routing_from(const nlohmann::ordered_json& values) {
   routing.look_tokens = values.value("look_tokens", std::set<std::string>());
   routing.mean_tokens = values.value("mean_tokens", std::set<std::string>());
   routing.specialists = values.value("specialists", std::set<std::string>());
+  routing.certain = values.value("certain", std::map<std::string, double>());
   routing.variance = values.value("variance", std::map<std::string, double>());
   return routing;
 }
@@ -93,11 +94,14 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<std:
 
 std::string refiner(const Routing& routing, const std::vector<double>& logits) {
   const auto leaves = routing.leaves();
-  std::vector<std::string> found;
+  std::vector<std::size_t> found;
   for (std::size_t i = 0; i < leaves.size(); ++i) {
-    if (sigmoid(logits[i]) > 0.5) found.push_back(leaves[i]);
+    if (sigmoid(logits[i]) > 0.5) found.push_back(i);
   }
-  return found.size() == 1 && routing.specialists.count(found[0]) > 0 ? "refine_" + found[0] : "refine";
+  if (found.size() != 1 || routing.specialists.count(leaves[found[0]]) == 0) return "refine";
+  const auto least = routing.certain.find(leaves[found[0]]);
+  const bool asked = least == routing.certain.end() || sigmoid(logits[found[0]]) > least->second;
+  return asked ? "refine_" + leaves[found[0]] : "refine";
 }
 
 // The share of leaves that `Routing::variance` does not name.

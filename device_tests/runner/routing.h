@@ -30,6 +30,7 @@ struct Routing {
   std::set<std::string> look_tokens;  // where the first look finds one of these likely, tiles take its tokens
   std::set<std::string> mean_tokens;  // where one of these likelier than not, the mean of all tiles' tokens
   std::set<std::string> specialists;  // leaves with a refiner of their own, for what has nothing else
+  std::map<std::string, double> certain;  // belief above which a leaf's specialist is asked, by leaf
   std::map<std::string, double> variance;  // of a prospect, by leaf
 
   std::vector<std::string> leaves() const;
@@ -44,7 +45,8 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
 // every round up to the tile's own; none for a picture of one tile.
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
                                   const std::vector<double>& tile);
-// The method that refines a tile with these logits: a specialist's where one leaf is believed above 0.5 and no other, else refine.
+// The method that refines a tile which came with these logits: a specialist's where one leaf is believed above 0.5, or as far as
+// `certain` asks, and no other above 0.5; else refine.
 std::string refiner(const Routing& routing, const std::vector<double>& logits);
 // Of a tile with these logits. A runner knows no gates that a caller states, and its own open no further than it believes.
 Prospect prospect(const Routing& routing, const std::vector<double>& logits);

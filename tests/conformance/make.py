@@ -307,7 +307,8 @@ ROUTING = {
     "top": 4,
     "whole": ["haze", "low_light"],
     "uneven": ["low_light"],
-    "specialists": ["noise", "rain"],
+    "specialists": ["noise", "rain", "jpeg"],
+    "certain": {"jpeg": 0.9},
     "variance": {"rain": 0.2, "snow": 0.15, "haze": 0.05, "low_light": 0.08, "noise": 0.12, "blur": 0.01},
 }
 
@@ -378,10 +379,14 @@ def routing() -> dict[str, list[Case]]:
         case("two leaves with specialists", -9, logits(noise=6.0, rain=0.1)),
         case("a leaf without a specialist", -9, logits(snow=6.0)),
         case("a specialist's leaf as likely as not", -9, logits(noise=0.0)),
+        case("a specialist that is asked where its leaf is certain", -9, logits(jpeg=2.3)),
+        case("a specialist whose leaf is not as certain as asked", -9, logits(jpeg=2.1)),
+        case("another leaf that is likely bars a certain one's specialist", -9, logits(jpeg=6.0, blur=0.1)),
         case("a specialist is asked whatever the parent's gate", 3, logits(noise=6.0)),
         case("the look's darkness joins the tile's noise", -9, logits(noise=6.0), logits(low_light=5.0)),
         case("haze that the look denies leaves rain alone", -9, logits(haze=5.0, rain=6.0), logits()),
         given("a specialist that the caller asks for", {"noise": 1.0}, rain=6.0),
+        given("a weight that is not as certain as asked", {"jpeg": 0.8}, jpeg=6.0),
         given("half a weight asks for no specialist", {"noise": 0.5}, noise=6.0),
         {"name": "another tree, one gate", "routing": small, "granularity": -1.0, "logits": [2.0, 1.9]},
         {

@@ -18,7 +18,7 @@ from burnish.distill.student import SIZES, Student
 from burnish.distill.teachers.protocol import Teacher
 from burnish.distill.teachers.registry import create
 from burnish.distill.training import train
-from burnish.distill.weights import Trained, halved, load_teacher, read_student, save_student
+from burnish.distill.weights import BLOCK, Trained, halved, load_teacher, read_student, save_student
 from burnish.runtime.bundle import Provenance, embedded
 from burnish.runtime.bundle import Teacher as Origin
 from burnish.runtime.errors import InputError
@@ -28,7 +28,8 @@ from burnish.runtime.tiles import GRID
 from burnish.runtime.tree import LEAVES
 from pydantic import ValidationError
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from shared import PHOTOS
 
 PHOTOGRAPHS = Photographs(PHOTOS / "train", Mixture(), 32, 0)
@@ -270,6 +271,26 @@ def test_a_student_file_says_how_it_routes_and_where_it_comes_from(tmp_path: Pat
     assert (read.routing.top, read.provenance) == (2, origin)
     for name, value in student.state_dict().items():
         torch.testing.assert_close(read.student.state_dict()[name], halved(value).float(), rtol=0, atol=0)
+
+
+def test_a_file_of_codes_is_half_as_large_and_near(tmp_path: Path) -> None:
+    student, files = Student(SIZES["nano"]), [tmp_path / f"{stored}.safetensors" for stored in ("fp16", "int8")]
+    save_student(Trained(student), files[0])
+    save_student(Trained(student), files[1], "int8")
+    assert files[1].stat().st_size < 0.6 * files[0].stat().st_size
+    read = read_student(files[1]).student.state_dict()
+    for name, value in student.state_dict().items():
+        if value.dim() > 1 and value[0].numel() % BLOCK == 0:
+            error, step = ((each.reshape(-1, BLOCK).abs().amax(1)) for each in (read[name] - value, value / 127))
+            assert (error <= 0.6 * step + 1e-7).all()
+        else:
+            torch.testing.assert_close(read[name], halved(value).float(), rtol=0, atol=0)
+    tensors = load_file(files[1])
+    del tensors["encoder.level3.0.conv1.weight.reach"]
+    with safe_open(files[1], "pt") as file:
+        save_file(tensors, tmp_path / "damaged.safetensors", file.metadata())
+    with pytest.raises(InputError, match="have no reach that fits"):
+        read_student(tmp_path / "damaged.safetensors")
 
 
 def test_a_students_file_has_one_order(tmp_path: Path) -> None:

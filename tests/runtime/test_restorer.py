@@ -15,6 +15,7 @@ from burnish.runtime import BackendError, Bundle, BundleError, InputError, Resto
 from burnish.runtime.backends import Encoded
 from burnish.runtime.cost import CostModel, Estimate
 from burnish.runtime.tiles import Array, plan_tiles
+from burnish.runtime.tree import LEAVES
 from numpy.typing import NDArray
 
 PROGRAMS = ("onnx-fp32", "executorch-xnnpack-fp32", "executorch-xnnpack-int8", "tensorrt-int8")
@@ -128,6 +129,29 @@ def test_a_leaf_that_is_alone_is_refined_by_its_specialist(
     restorer.restore(pixels, **THREE, degradations={"noise": 0.7, "rain": 0.6})
     restorer.restore(pixels, **THREE, degradations={"noise": 0.7, "exposure": 1.0, "rain": 0.4})
     assert tokens.methods == ["refine"] * 3 * tiles + ["refine_noise"] * 3 * tiles
+    routing = restorer._engine.routing.model_copy(update={"certain": {"noise": 0.9}})
+    monkeypatch.setattr(restorer._engine, "routing", routing)
+    tokens.methods.clear()
+    restorer.restore(pixels, **THREE)  # a logit of 2: 0.88
+    assert tokens.methods == ["refine"] * 3 * tiles
+
+
+def test_what_is_left_of_a_mixture_is_refined_as_it_began(
+    restorer: Restorer, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = Tokens(restorer, monkeypatch, "noise")
+    encode = restorer._engine.session.encode
+
+    def first_with_rain(image: Array) -> Encoded:
+        encoded, first = encode(image), not tokens.encoded[1:]
+        logits = tuple(
+            2.0 if first and leaf == "rain" else told for leaf, told in zip(LEAVES, encoded.logits, strict=True)
+        )
+        return encoded._replace(logits=logits)
+
+    monkeypatch.setattr(restorer._engine.session, "encode", first_with_rain)
+    restorer.restore(pixels[:64, :64], **THREE)
+    assert tokens.methods == ["refine"] * 3
 
 
 THREE = dict(max_iterations=3, min_iterations=3, rollback=False)

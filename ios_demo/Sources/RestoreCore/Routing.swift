@@ -56,6 +56,8 @@ public struct Routing: Equatable, Sendable {
   public let specialists: Set<String>
   /// Share of a restoration's mean squared error that differs from view to view, by leaf; `unknownVariance` of others.
   public let variance: [String: Double]
+  /// Belief above which a leaf's specialist is asked, by leaf; 0.5 of others.
+  public let certain: [String: Double]
 
   /// Reads bundle.json's `routing`. Throws `RestoreError.bundle`.
   public init(_ json: JSON) throws {
@@ -76,6 +78,7 @@ public struct Routing: Equatable, Sendable {
     lookTokens = try take("look_tokens", [], \.asStrings)
     meanTokens = try take("mean_tokens", [], \.asStrings)
     specialists = Set(try take("specialists", [], \.asStrings))
+    certain = try take("certain", [:], Self.numbers)
     variance = try take("variance", [:], Self.numbers)
     let names = tree.map(\.parent) + tree.flatMap(\.leaves)
     guard !tree.isEmpty, tree.allSatisfy({ !$0.leaves.isEmpty }), Set(names).count == names.count else {
@@ -154,12 +157,13 @@ public struct Routing: Equatable, Sendable {
 
   /// The method that refines a tile: a specialist's where one leaf is believed above 0.5 and no other, else `refine`.
   ///
-  /// `beliefs`: in leaves, or every expert's gate as a caller stated it.
+  /// `certain` may ask a leaf for more than 0.5. `beliefs`: in leaves of the picture as it came, or every expert's gate as a caller
+  /// stated it.
   public func refiner(_ beliefs: [Gate]) -> String {
     let leaves = Set(leaves)
     let found = beliefs.filter { leaves.contains($0.expert) && $0.weight > 0.5 }
-    guard found.count == 1, specialists.contains(found[0].expert) else { return Self.refine }
-    return Self.specialist(found[0].expert)
+    guard found.count == 1, let alone = found.first, specialists.contains(alone.expert) else { return Self.refine }
+    return alone.weight > certain[alone.expert, default: 0.5] ? Self.specialist(alone.expert) : Self.refine
   }
 
   static let unknownVariance = 0.1

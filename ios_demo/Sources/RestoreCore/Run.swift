@@ -166,7 +166,9 @@ actor Run {
     let logits = routing.agreedLogits(looks: looked, tile: encoded.logits)
     let gates = fixed ?? routing.gates(granularity: encoded.granularity, logits: logits)
     let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
-    let seen = Seen(gates: gates, degradations: beliefs, method: routing.refiner(fixed ?? beliefs))
+    // What is left of a mixture is not what a specialist learnt from: the method stays that of the picture as it came.
+    let method = seen[index]?.method ?? routing.refiner(fixed ?? beliefs)
+    let seen = Seen(gates: gates, degradations: beliefs, method: method)
     self.seen[index] = seen
     estimates[index] = encoded
     self.planes = (index, planes)

@@ -214,6 +214,14 @@ struct RestorerTests {
     }
   }
 
+  @Test func whatIsLeftOfAMixtureIsRefinedAsItBegan() async throws {
+    let session = Grey(logits: [-4, -4, -4, -4, 2, 2, -4], later: [-4, -4, -4, -4, 2, -4, -4])
+    var policy = Policy()
+    (policy.maxIterations, policy.minIterations) = (2, 2)
+    _ = try await withSpecialists(session).restore(picture(64, 64), policy: policy).finish()
+    #expect(await session.methods == ["refine", "refine"])
+  }
+
   @Test func everySpecialistIsWarmedUpOnce() async throws {
     let session = Grey()
     try await withSpecialists(session).warmUp(repetitions: 2)

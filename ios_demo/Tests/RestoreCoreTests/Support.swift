@@ -9,8 +9,10 @@ actor Grey: Session {
   let qualities: [Double]
   /// Gives a picture of NaN at this refine.
   let breaksAt: Int?
-  /// Degradation logits of every picture.
+  /// Degradation logits of every encode, or of the first.
   let logits: [Double]
+  /// Those of every encode but the first.
+  let later: [Double]
   /// Tokens of every encode, and those of every refine.
   private(set) var said: [[Float]] = []
   private(set) var asked: [[Float]] = []
@@ -23,12 +25,13 @@ actor Grey: Session {
 
   init(
     delayMs: Double = 0, qualities: [Double] = [0.5, 0.6, 0.7, 0.8], breaksAt: Int? = nil,
-    logits: [Double] = [2, -4, -4, -4, -4, -4, -4]
+    logits: [Double] = [2, -4, -4, -4, -4, -4, -4], later: [Double]? = nil
   ) {
     self.delayMs = delayMs
     self.qualities = qualities
     self.breaksAt = breaksAt
     self.logits = logits
+    self.later = later ?? logits
   }
 
   func encode(_ image: Planes) async throws -> Encoded {
@@ -36,7 +39,7 @@ actor Grey: Session {
     await work()
     let tokens = [Float(image.mean), Float(encodes)]
     said.append(tokens)
-    return try Encoded(features: image.mean, tokens: tokens, assessment: [-1, -6] + logits)
+    return try Encoded(features: image.mean, tokens: tokens, assessment: [-1, -6] + (encodes == 1 ? logits : later))
   }
 
   func refine(

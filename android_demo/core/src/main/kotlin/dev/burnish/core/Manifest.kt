@@ -85,6 +85,7 @@ data class Manifest(
                 lookTokens = if ("look_tokens" in fields) fields.texts("look_tokens").toSet() else default.lookTokens,
                 meanTokens = if ("mean_tokens" in fields) fields.texts("mean_tokens").toSet() else default.meanTokens,
                 specialists = if ("specialists" in fields) fields.texts("specialists").toSet() else default.specialists,
+                certain = fields.map("certain") { values, name -> values.number(name) },
                 variance = fields.map("variance") { values, name -> values.number(name) },
             )
         }

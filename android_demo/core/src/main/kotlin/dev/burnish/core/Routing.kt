@@ -33,6 +33,7 @@ private const val LIKELY = 1.0
  * @param lookTokens leaves of which the first look tells tiles more by its tokens than their own tell
  * @param meanTokens leaves of which tiles tell more by the mean of their tokens than each by its own
  * @param specialists leaves with a refiner of their own, for pictures that have nothing else
+ * @param certain belief above which a leaf's specialist is asked, by leaf; 0.5 of others
  * @param variance share of a restoration's mean squared error that differs from view to view, by leaf; 0.1 of others
  */
 data class Routing(
@@ -46,6 +47,7 @@ data class Routing(
     val lookTokens: Set<String> = emptySet(),
     val meanTokens: Set<String> = emptySet(),
     val specialists: Set<String> = emptySet(),
+    val certain: Map<String, Double> = emptyMap(),
     val variance: Map<String, Double> = emptyMap(),
 ) {
     val leaves: List<String> = tree.values.flatten()
@@ -121,11 +123,14 @@ fun tokenSource(routing: Routing, look: List<Double>): TokenSource {
 /**
  * The method that refines a tile: a specialist's where one leaf is believed above 0.5 and no other, else [REFINE].
  *
- * @param beliefs in leaves, or the weights of them that a caller stated
+ * [Routing.certain] may ask a leaf for more than 0.5.
+ *
+ * @param beliefs in leaves of the picture as it came, or the weights of them that a caller stated
  */
 fun refiner(routing: Routing, beliefs: Map<String, Double>): String {
     val alone = routing.leaves.singleOrNull { beliefs.getValue(it) > 0.5 }
-    return alone?.takeIf { it in routing.specialists }?.let(::specialistMethod) ?: REFINE
+    val asked = alone?.takeIf { it in routing.specialists && beliefs.getValue(it) > (routing.certain[it] ?: 0.5) }
+    return asked?.let(::specialistMethod) ?: REFINE
 }
 
 // See [Routing.variance].

@@ -168,7 +168,9 @@ internal class Run(
         val gates = fixed ?: route(routing, said.granularity, logits)
         val beliefs = routing.leaves.indices.associate { routing.leaves[it] to sigmoid(logits[it]) }
         estimates[index] = encoded
-        return Seen(gates, beliefs, refiner(routing, fixed ?: beliefs)).also { seen[index] = it }
+        // What is left of a mixture is not what a specialist learnt from: the method stays that of the picture as it came.
+        val method = seen[index]?.method ?: refiner(routing, fixed ?: beliefs)
+        return Seen(gates, beliefs, method).also { seen[index] = it }
     }
 
     private suspend fun refine(index: Int): Update {

@@ -173,6 +173,15 @@ class BundleTest {
     }
 
     @Test
+    fun beliefsThatSpecialistsAskForAreNumbersByLeaf() {
+        val routing = manifest.getAsJsonObject("routing")
+        routing.add("certain", JsonParser.parseString("""{"blur": "quite"}"""))
+        assertRefused("certain") { open() }
+        routing.add("certain", JsonParser.parseString("""{"blur": 0.9}"""))
+        assertEquals(mapOf("blur" to 0.9), open().manifest.routing.certain)
+    }
+
+    @Test
     fun variancesAreNumbersByLeaf() {
         val routing = manifest.getAsJsonObject("routing")
         for (wrong in listOf("0.1", "[0.1]", """{"rain": "much"}""")) {

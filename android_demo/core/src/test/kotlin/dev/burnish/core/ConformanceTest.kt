@@ -203,6 +203,7 @@ private fun playRouting(case: JsonObject): Map<String, Any> {
         lookTokens = fields["look_tokens"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),
         meanTokens = fields["mean_tokens"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),
         specialists = fields["specialists"]?.asJsonArray?.map { it.asString }?.toSet().orEmpty(),
+        certain = fields.getAsJsonObject("certain")?.entrySet()?.associate { it.key to it.value.asDouble }.orEmpty(),
         variance = fields.getAsJsonObject("variance")?.entrySet()?.associate { it.key to it.value.asDouble }.orEmpty(),
     )
     val logits = case["logits"].numbers()

@@ -101,7 +101,7 @@ class DistillSection(Frozen):
         description="leaf → weights trained with this encoder, frozen, whose refiner restores what has that leaf alone; those "
         "of the weights in `start` are left out",
     )
-    stored: Stored = Field(default="fp16", description="what the weights' file holds; int8: codes with a scale for 32")
+    stored: Stored = Field(default="fp16", description="what the weights' file holds; int8: codes in large layers")
     detection: Detection | None = Field(
         default=None, description="leaves whose logits are fitted again at the size of use, once the student is trained"
     )
@@ -113,6 +113,10 @@ class DistillSection(Frozen):
                 raise ValueError(f"`{name}` is of students; leave it out to train {self.model}")
         if isinstance(self.start, tuple) and (self.model != "student" or not self.start):
             raise ValueError("a list in `start` is of students, at least one; give one file to train from it alone")
+        if self.stored == "int8" and (self.frozen or self.expert):
+            raise ValueError(
+                "`stored: int8` rounds all of the student; leave it out where parts of it stay as they are"
+            )
         if self.specialists and self.schedule.steps and "encoder" not in self.frozen:
             raise ValueError("`specialists` read the encoder as it was: frozen: [encoder], or a schedule of no steps")
         if self.expert is not None and (self.schedule.muon or self.schedule.weight_decay):

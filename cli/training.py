@@ -129,7 +129,7 @@ def add_expert_command(
     commands = (*trained.provenance.commands, f"burnish distill --add-expert {leaf}")
     data = (*trained.provenance.data, pairs.name)
     provenance = trained.provenance.model_copy(update={"data": data, "commands": commands})
-    # Whole: all else of the student stays bit for bit, also of one whose file has more than 16.
+    # In 32 bits: all else of the student stays bit for bit, also of one whose file has more than 16.
     save_student(trained._replace(provenance=provenance), weights, "fp32")
     return weights
 
@@ -180,7 +180,7 @@ def _described(section: DistillSection, recipe_path: Path, photos: Path) -> dict
 
     data = fingerprint(photos) if section.cache is None else sha256(resolve(recipe_path, section.cache) / MANIFEST)
     start, teacher = start_paths(section, recipe_path), teacher_path(section.teacher, recipe_path)
-    fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", "licence"})
+    fixed = section.model_dump(mode="json", exclude={"photos", "cache", "schedule", "licence", "stored"})
     hashes = {"start": " ".join(map(sha256, start)) or None, "teacher": teacher and sha256(teacher)}
     specialists = {leaf: sha256(path) for leaf, path in _specialist_paths(section, recipe_path).items()}
     return fixed | hashes | {"specialists": specialists, "data": data, "schedule": _fixed(section.schedule)}

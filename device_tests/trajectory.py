@@ -85,7 +85,6 @@ def run_session(session: Session, routing: Routing, rank: int, picture: Array, i
     gates: list[Gates] = []
     degraded = to_program(pixels, plan.tile)
     original: Encoded | None = None
-    method = REFINE
     tile = TileState(1.0)
     for iteration in range(iterations):
         tile.iteration = iteration
@@ -98,8 +97,9 @@ def run_session(session: Session, routing: Routing, rank: int, picture: Array, i
         beliefs = believed(routing, estimate.logits)
         if original is None:
             original = estimate
-            tile.prospect, method = prospect(routing, beliefs, gates[-1]), refiner(routing, beliefs)
+            tile.prospect = prospect(routing, beliefs, gates[-1])
         opened = gate_tensor(routing, gates[-1], rank)
+        method = refiner(routing, beliefs) if view == iteration else REFINE
         restored, quality = session.refine(source, estimate if view else original, estimate, opened, method)
         difference = 0.0
         if view:

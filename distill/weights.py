@@ -23,10 +23,10 @@ from .teachers.protocol import Size, Teacher
 from .teachers.registry import TEACHERS, create, find
 from .teachers.student import StudentTeacher
 
-# What a file holds weights as. int8: 32 neighbours in a filter share a reach, and a weight is its code times that / 127 (as in
-# GGML's Q8_0); with a reach a row, errors were twice as large.
+# What a file holds weights as. int8: of large layers codes, of which 32 neighbours in a filter share a reach, and a weight is
+# its code times that / 127 (as in GGML's Q8_0); small layers weigh little and are felt more, so that they have 16 bits.
 Stored = Literal["fp32", "fp16", "int8"]
-LARGEST_CODE, BLOCK = 127, 32
+LARGE, LARGEST_CODE, BLOCK = 65536, 127, 32
 REACH = ".reach"
 # The teacher that a student's file makes.
 STUDENT_TEACHER = "sipl-student"
@@ -152,10 +152,12 @@ def _student_teacher(trained: Trained) -> StudentTeacher:
 def _save(module: nn.Module, metadata: dict[str, str], path: Path, stored: Stored) -> None:
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     if stored == "int8":
-        for name in [name for name, value in tensors.items() if value.dim() > 1 and value[0].numel() % BLOCK == 0]:
-            blocks = tensors[name].reshape(-1, BLOCK)
-            reach = tensors[name + REACH] = blocks.abs().amax(1).half()
-            tensors[name] = to_codes(blocks, reach).view_as(tensors[name])
+        for name, value in list(tensors.items()):
+            if value.is_floating_point() and value.numel() >= LARGE and value[0].numel() % BLOCK == 0:
+                blocks = value.reshape(-1, BLOCK)
+                reach = blocks.abs().amax(1).half()
+                if reach.isfinite().all():
+                    tensors |= {name: to_codes(blocks, reach).view_as(value), name + REACH: reach}
     if stored != "fp32":
         tensors = {name: halved(value) for name, value in tensors.items()}
 
@@ -193,18 +195,21 @@ def to_codes(rows: Tensor, reach: Tensor) -> Tensor:
 
 
 def _decoded(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Weights where a file has codes and reaches. Raises InputError where one lacks the other."""
-    weights = {name: value for name, value in tensors.items() if not name.endswith(REACH)}
-    for name in [name for name, value in weights.items() if value.dtype == torch.int8]:
-        reach = tensors.get(name + REACH)
-        if reach is None or BLOCK * reach.numel() != weights[name].numel():
+    """Weights where a file has codes, as 16 bits hold them, so that files and programs made of them have the same numbers.
+
+    Raises InputError for codes without a reach that fits.
+    """
+    weights = dict(tensors)
+    for name in [name for name, value in tensors.items() if value.dtype == torch.int8]:
+        codes, reach = tensors[name], weights.pop(name + REACH, None)
+        if reach is None or not reach.is_floating_point() or reach.shape != (codes.numel() / BLOCK,):
             raise InputError(f"{path}: the codes of {name} have no reach that fits; expected burnish weights")
-        weights[name] = (weights[name].reshape(-1, BLOCK) / LARGEST_CODE * reach[:, None]).view_as(weights[name])
+        weights[name] = (codes.reshape(-1, BLOCK) / LARGEST_CODE * reach[:, None]).view_as(codes).half().float()
     return weights
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a weights file, 16-bit floats widened. Raises InputError."""
+    """Metadata and tensors of a weights file, 16-bit floats widened and codes as they are. Raises InputError."""
     if not path.is_file():
         raise InputError(f"{path} is not a file; expected weights in safetensors format")
     try:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..distill.student import ExpertBlock, Student
-from ..distill.weights import LARGEST_CODE, halved, to_codes
+from ..distill.weights import LARGEST_CODE, REACH, halved, to_codes
 from ..runtime.errors import InputError
 from ..runtime.files import replace
 
@@ -40,7 +40,7 @@ def write_pack(student: Student, path: Path) -> None:
         halves = block.lora_a.weight.detach()[:, :, 0, 0], block.lora_b.weight.detach()[:, :, 0, 0].T
         reaches = [half.abs().amax(1).half() for half in halves]
         tensors[name] = torch.cat([to_codes(half, reach) for half, reach in zip(halves, reaches, strict=True)], 1)
-        tensors[f"{name}.reach"] = torch.stack([*reaches, block.lora_a.bias.detach().half()], 1)
+        tensors[name + REACH] = torch.stack([*reaches, block.lora_a.bias.detach().half()], 1)
     metadata = {"kind": KIND, "student": fingerprint(student)}
     replace(path, lambda beside: save_file(tensors, beside, metadata))
 
@@ -51,7 +51,7 @@ def unpack(student: Student, metadata: dict[str, str], tensors: dict[str, Tensor
         raise InputError(f"{path} is a pack for another student; expected one that was written for this one")
     changed = copy.deepcopy(student)
     for name, block in _blocks(changed):
-        codes, reach = tensors.get(name), tensors.get(f"{name}.reach")
+        codes, reach = tensors.get(name), tensors.get(name + REACH)
         inner, rank = block.lora_a.in_channels, block.lora_a.out_channels
         wanted = (rank, inner + block.lora_b.out_channels), (rank, 3)
         if codes is None or reach is None or (codes.shape, reach.shape) != wanted or codes.dtype != torch.int8:

@@ -101,7 +101,7 @@ def write_bundle(
 def _expectation(target: Target, session: Session, context: Context, folder: Path) -> Expectation:
     """A program's answer to the bundle's own inputs, written to tests/."""
     path = folder / "tests" / f"{target.name}.safetensors"
-    selftest.write_expected(session, selftest.inputs(context), refiners(context.student.config.specialists), path)
+    selftest.write_expected(session, selftest.inputs(context), refiners(context.trained.routing.specialists), path)
     tolerance = selftest.TOLERANCES[target.precision]
     return Expectation(
         program=target.name,

@@ -23,6 +23,7 @@ from ..distill.metrics import psnr
 from ..distill.recipe import Schedule
 from ..distill.student import Student
 from ..distill.training import Objective, Progress, train
+from ..runtime.methods import REFINE
 from ..runtime.routing import Routing, believed, refiner
 from .layers import WEIGHTED, attribute, parameters, steps, weights
 from .ranges import DEQUANTIZE, QUANTIZE
@@ -132,12 +133,11 @@ class SelfDistillation(Objective[nn.ModuleDict]):
     ) -> tuple[Tensor, Tensor, _Seen]:
         """What a student's or graphs' methods make of `current`, with its predicted quality and what encode said of it.
 
-        `method`: that refines it; None for the one that encode's words of the picture as it came choose.
+        `method`: that refines it; None for the one that encode's words choose.
         """
         evidence = self._see(called["encode"], batch, batch.degraded)
         guess = evidence if current is batch.degraded else self._see(called["encode"], batch, current)
-        guess = guess._replace(method=method or evidence.method)
-        restored, quality = called[guess.method](
+        restored, quality = called[method or guess.method](
             current, *evidence.features, *guess.features[1:], guess.tokens, guess.gates
         )
         return restored, quality, guess
@@ -152,7 +152,8 @@ class SelfDistillation(Objective[nn.ModuleDict]):
             if picture is batch.degraded:
                 agreed = by_look(self._routing, assessment, look)
         gates = own_gates(self._routing, agreed, self._student[0].config.rank)
-        method = refiner(self._routing, believed(self._routing, agreed[0, 2:].tolist()))
+        came = picture is batch.degraded
+        method = refiner(self._routing, believed(self._routing, agreed[0, 2:].tolist())) if came else REFINE
         return _Seen(features, tokens, assessment, gates, method)
 
 

@@ -89,7 +89,7 @@ class Restorer:
         """Load a bundle, or the embedded one of a size ("nano"; None: "small"), and a program of it that this machine runs.
 
         `backend` "auto" takes the one that was measured to be fastest here, see `chosen_because`; it is measured once and
-        remembered. `warm_up` runs both methods a few times so that the first budget is kept from a measured cost.
+        remembered. `warm_up` runs all methods a few times so that the first budget is kept from a measured cost.
         `feature_memory_mb` bounds the features of large pictures' tiles; what is beyond it is encoded again. `experts` names
         a pack of the bundle to use instead of the program's own. Raises BundleError for a damaged bundle, BackendError when
         nothing here can run it, InputError for an option that cannot be used.

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ class Routing(BaseModel):
     specialists: tuple[str, ...] = Field(
         default=(), description="leaves with a refiner of their own, for pictures that have nothing else"
     )
-    certain: dict[str, float] = Field(
+    certain: dict[str, Annotated[float, Field(ge=0.5, lt=1)]] = Field(
         default={}, description="belief above which a leaf's specialist is asked, by leaf; 0.5 of others"
     )
     variance: dict[str, float] = Field(
@@ -174,8 +174,8 @@ def token_source(routing: Routing, look: Sequence[float]) -> TokenSource:
 def refiner(routing: Routing, beliefs: Mapping[str, float]) -> str:
     """The method that refines a tile: a specialist's where one leaf is believed above 0.5 and no other, else refine.
 
-    `beliefs`: in leaves of the picture as it came, or the weights of them that a caller stated. `routing.certain` may ask a
-    leaf for more than 0.5.
+    `beliefs`: in leaves of a view of the picture as it came, or the weights of them that a caller stated. `routing.certain` may
+    ask a leaf for more than 0.5.
     """
     found = [leaf for leaf in routing.leaves if beliefs[leaf] > 0.5]
     if (

@@ -16,6 +16,7 @@ from .bundle import MANIFEST, Calibration
 from .controller import Action, Controller, Kind, Policy, Stop
 from .cost import CostModel
 from .errors import BackendError, BundleError, BurnishError
+from .methods import REFINE
 from .pictures import Picture
 from .quality import quality_of_mean
 from .restoration import Event, Restoration, Update
@@ -96,7 +97,7 @@ class Engine:
 
 
 class Seen(NamedTuple):
-    """What an encode said of a tile, for the refine that follows, and the method that this is to be, as from the first."""
+    """What an encode said of a tile, for the refine that follows, and the method that this is to be."""
 
     gates: Gates
     degradations: dict[str, float]
@@ -264,9 +265,9 @@ class Run:
         logits = agreed_logits(routing, self._looks[: tile.looks], encoded.logits)
         gates = route(routing, encoded.granularity, logits) if self._fixed is None else self._fixed
         beliefs = believed(routing, logits)
-        before = self._seen.get(index)
-        # What is left of a mixture is not what a specialist learnt from: the method stays that of the picture as it came.
-        method = before.method if before else refiner(routing, beliefs if self._fixed is None else self._fixed)
+        # What a restoration left is not what a specialist learnt from, so that it takes views of the picture as it came alone.
+        found = beliefs if self._fixed is None else self._fixed
+        method = refiner(routing, found) if tile.view == iteration else REFINE
         self._seen[index] = Seen(gates, beliefs, method)
         if tile.view:
             controller.mirrored(index, ms)

@@ -72,10 +72,13 @@ def read_inputs(bundle: Bundle) -> Inputs:
 
 
 def verify(bundle: Bundle, expected: Expectation, session: Session) -> Outcome:
-    """Compare a loaded program's answer with the one the bundle brings. Raises BundleError for damaged files."""
+    """Compare a loaded program's answer with the one the bundle brings.
+
+    Raises BundleError for damaged files, BackendError for a program that lacks a method.
+    """
     wanted = _read(bundle, expected.file)
     given = answer(session, read_inputs(bundle), refiners(bundle.manifest.routing.specialists))
-    if wanted["restored"].shape != given.restored.shape:
+    if {name: value.shape for name, value in wanted.items()} != {n: v.shape for n, v in given._asdict().items()}:
         raise BundleError(f"{expected.file.path} holds another kind of answer; export the bundle again")
     error = float(np.square(np.clip(given.restored, 0, 1) - _float(wanted["restored"])).mean((1, 2, 3)).max())
     psnr = 100.0 if error < 1e-10 else -10 * float(np.log10(error))

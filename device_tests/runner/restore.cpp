@@ -146,7 +146,8 @@ class Run {
     const std::vector<std::vector<double>> looks(looks_.begin(), looks_.begin() + rounds);
     const auto logits = agreed_logits(task_.routing, looks, said.logits);
     gates_[index] = route(task_.routing, said.granularity, logits);
-    if (methods_[index].empty()) methods_[index] = refiner(task_.routing, logits);
+    // What a restoration left is not what a specialist learnt from, so that it takes views of the picture as it came alone.
+    methods_[index] = tile.view() == iteration ? refiner(task_.routing, logits) : kRefine;
     beliefs_[index].clear();
     const auto leaves = task_.routing.leaves();
     for (std::size_t i = 0; i < leaves.size(); ++i) beliefs_[index].emplace_back(leaves[i], sigmoid(logits[i]));
@@ -243,7 +244,7 @@ class Run {
   std::vector<double> predicted_;  // of `current_`
   std::vector<std::shared_ptr<OwnedEncoded>> originals_, estimates_;
   std::vector<Gates> gates_, beliefs_;
-  std::vector<std::string> methods_;  // that refine each tile, as it came
+  std::vector<std::string> methods_;  // that refine each tile
   Json trace_ = Json::array();
 };
 

@@ -98,10 +98,10 @@ std::string refiner(const Routing& routing, const std::vector<double>& logits) {
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     if (sigmoid(logits[i]) > 0.5) found.push_back(i);
   }
-  if (found.size() != 1 || routing.specialists.count(leaves[found[0]]) == 0) return "refine";
+  if (found.size() != 1 || routing.specialists.count(leaves[found[0]]) == 0) return kRefine;
   const auto least = routing.certain.find(leaves[found[0]]);
   const bool asked = least == routing.certain.end() || sigmoid(logits[found[0]]) > least->second;
-  return asked ? "refine_" + leaves[found[0]] : "refine";
+  return asked ? std::string(kRefine) + "_" + leaves[found[0]] : kRefine;
 }
 
 // The share of leaves that `Routing::variance` does not name.

@@ -273,24 +273,36 @@ def test_a_student_file_says_how_it_routes_and_where_it_comes_from(tmp_path: Pat
         torch.testing.assert_close(read.student.state_dict()[name], halved(value).float(), rtol=0, atol=0)
 
 
-def test_a_file_of_codes_is_half_as_large_and_near(tmp_path: Path) -> None:
-    student, files = Student(SIZES["nano"]), [tmp_path / f"{stored}.safetensors" for stored in ("fp16", "int8")]
+def test_a_file_of_codes_is_smaller_and_near(tmp_path: Path) -> None:
+    student, files = Student(SIZES["small"]), [tmp_path / f"{stored}.safetensors" for stored in ("fp16", "int8")]
     save_student(Trained(student), files[0])
     save_student(Trained(student), files[1], "int8")
-    assert files[1].stat().st_size < 0.6 * files[0].stat().st_size
+    assert files[1].stat().st_size < 0.75 * files[0].stat().st_size
     read = read_student(files[1]).student.state_dict()
     for name, value in student.state_dict().items():
-        if value.dim() > 1 and value[0].numel() % BLOCK == 0:
+        if name.endswith("conv1.weight") and "level3" in name:
             error, step = ((each.reshape(-1, BLOCK).abs().amax(1)) for each in (read[name] - value, value / 127))
             assert (error <= 0.6 * step + 1e-7).all()
-        else:
+        elif "level3" not in name:
             torch.testing.assert_close(read[name], halved(value).float(), rtol=0, atol=0)
-    tensors = load_file(files[1])
-    del tensors["encoder.level3.0.conv1.weight.reach"]
+    save_student(read_student(files[1]), tmp_path / "again.safetensors", "int8")
+    assert (tmp_path / "again.safetensors").read_bytes() == files[1].read_bytes()
+    save_student(read_student(files[1]), files[0])
+    halves = read_student(files[0]).student.state_dict()
+    assert all(torch.equal(halves[name], value) for name, value in read.items())
     with safe_open(files[1], "pt") as file:
-        save_file(tensors, tmp_path / "damaged.safetensors", file.metadata())
-    with pytest.raises(InputError, match="have no reach that fits"):
-        read_student(tmp_path / "damaged.safetensors")
+        metadata = file.metadata()
+    for reach in (None, torch.ones(2592, 1), torch.ones(2592, dtype=torch.int32), torch.ones(())):
+        tensors = load_file(files[1])
+        if tensors.pop("encoder.level3.0.conv1.weight.reach") is not None and reach is not None:
+            tensors["encoder.level3.0.conv1.weight.reach"] = reach
+        save_file(tensors, tmp_path / "damaged.safetensors", metadata)
+        with pytest.raises(InputError, match="have no reach that fits"):
+            read_student(tmp_path / "damaged.safetensors")
+    with torch.no_grad():
+        student.encoder.level3[0].conv1.weight[0, 0, 0, 0] = 1e5
+    save_student(Trained(student), files[1], "int8")
+    assert read_student(files[1]).student.encoder.level3[0].conv1.weight[0, 0, 0, 0] == 1e5
 
 
 def test_a_students_file_has_one_order(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from burnish.runtime import BackendError, Bundle, BundleError, InputError, Resto
 from burnish.runtime.backends import Encoded
 from burnish.runtime.cost import CostModel, Estimate
 from burnish.runtime.tiles import Array, plan_tiles
-from burnish.runtime.tree import LEAVES
 from numpy.typing import NDArray
 
 PROGRAMS = ("onnx-fp32", "executorch-xnnpack-fp32", "executorch-xnnpack-int8", "tensorrt-int8")
@@ -136,22 +135,12 @@ def test_a_leaf_that_is_alone_is_refined_by_its_specialist(
     assert tokens.methods == ["refine"] * 3 * tiles
 
 
-def test_what_is_left_of_a_mixture_is_refined_as_it_began(
+def test_what_a_restoration_left_is_no_specialists(
     restorer: Restorer, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = Tokens(restorer, monkeypatch, "noise")
-    encode = restorer._engine.session.encode
-
-    def first_with_rain(image: Array) -> Encoded:
-        encoded, first = encode(image), not tokens.encoded[1:]
-        logits = tuple(
-            2.0 if first and leaf == "rain" else told for leaf, told in zip(LEAVES, encoded.logits, strict=True)
-        )
-        return encoded._replace(logits=logits)
-
-    monkeypatch.setattr(restorer._engine.session, "encode", first_with_rain)
-    restorer.restore(pixels[:64, :64], **THREE)
-    assert tokens.methods == ["refine"] * 3
+    restorer.restore(pixels[:64, :64], max_iterations=5, min_iterations=5, rollback=False)
+    assert tokens.methods == [*["refine_noise"] * 4, "refine"]
 
 
 THREE = dict(max_iterations=3, min_iterations=3, rollback=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from burnish.cli.main import app
 from burnish.export.targets import TARGETS
 from burnish.runtime import Bundle, backends
 from burnish.runtime.backends import Encoded, Session
+from burnish.runtime.bundle import embedded, sha256
 from burnish.runtime.errors import BundleError
 from burnish.runtime.methods import REFINE, refiners
 from burnish.runtime.selftest import INPUTS, answer, read_inputs, verify
@@ -76,6 +78,29 @@ def test_every_program_answers_as_expected_and_noise_does_not(bundle_path: Path,
     assert not verify(bundle, expected, Alike(session)).passed
 
 
+@pytest.mark.parametrize("change", [lambda t: t.pop("quality"), lambda t: t.update(restored=t["restored"][:1])])
+def test_an_answer_of_another_kind_is_one_line(copy: Path, change: Callable[[dict[str, np.ndarray]], object]) -> None:
+    content = json.loads((copy / "bundle.json").read_text())
+    entry = next(e for e in content["self_test"]["expected"] if e["program"] == "onnx-fp32")["file"]
+    tensors = load_file(copy / entry["path"])
+    change(tensors)
+    save_file(tensors, copy / entry["path"])
+    entry |= {"bytes": (copy / entry["path"]).stat().st_size, "sha256": sha256(copy / entry["path"])}
+    (copy / "bundle.json").write_text(json.dumps(content))
+    done = CliRunner().invoke(app, ["inspect", str(copy), "--run"])
+    assert done.exit_code == 2
+    assert "another kind of answer; export the bundle again" in done.output
+
+
+@pytest.mark.parametrize("name", ["small", "nano"])
+def test_embedded_programs_answer_as_where_they_were_made(name: str) -> None:
+    bundle = Bundle.open(embedded(name))
+    expected = next(e for e in bundle.manifest.self_test.expected if e.program == "onnx-fp32")
+    session = backends.load(bundle, "onnxruntime", bundle.program("onnx-fp32"))
+    outcome = verify(bundle, expected, session)
+    assert outcome.passed, outcome
+
+
 def test_another_students_program_is_found(copy: Path) -> None:
     bundle = Bundle.open(copy)
     assert bundle.manifest.self_test is not None
@@ -87,8 +112,6 @@ def test_another_students_program_is_found(copy: Path) -> None:
     with pytest.raises(BundleError, match="damaged"):
         verify(bundle, expected, session)
     content = json.loads((copy / "bundle.json").read_text())
-    from burnish.runtime.bundle import sha256
-
     for entry in content["self_test"]["expected"]:
         entry["file"]["sha256"] = sha256(copy / entry["file"]["path"])
     (copy / "bundle.json").write_text(json.dumps(content))

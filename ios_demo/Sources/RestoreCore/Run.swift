@@ -166,8 +166,9 @@ actor Run {
     let logits = routing.agreedLogits(looks: looked, tile: encoded.logits)
     let gates = fixed ?? routing.gates(granularity: encoded.granularity, logits: logits)
     let beliefs = zip(routing.leaves, logits).map { Gate(expert: $0, weight: sigmoid($1)) }
-    // What is left of a mixture is not what a specialist learnt from: the method stays that of the picture as it came.
-    let method = seen[index]?.method ?? routing.refiner(fixed ?? beliefs)
+    // What a restoration left is not what a specialist learnt from, so that it takes views of the picture as it came alone.
+    let tile = controller.tiles[index]
+    let method = tile.view == tile.iteration ? routing.refiner(fixed ?? beliefs) : Routing.refine
     let seen = Seen(gates: gates, degradations: beliefs, method: method)
     self.seen[index] = seen
     estimates[index] = encoded

@@ -9,10 +9,8 @@ actor Grey: Session {
   let qualities: [Double]
   /// Gives a picture of NaN at this refine.
   let breaksAt: Int?
-  /// Degradation logits of every encode, or of the first.
+  /// Degradation logits of every picture.
   let logits: [Double]
-  /// Those of every encode but the first.
-  let later: [Double]
   /// Tokens of every encode, and those of every refine.
   private(set) var said: [[Float]] = []
   private(set) var asked: [[Float]] = []
@@ -25,13 +23,12 @@ actor Grey: Session {
 
   init(
     delayMs: Double = 0, qualities: [Double] = [0.5, 0.6, 0.7, 0.8], breaksAt: Int? = nil,
-    logits: [Double] = [2, -4, -4, -4, -4, -4, -4], later: [Double]? = nil
+    logits: [Double] = [2, -4, -4, -4, -4, -4, -4]
   ) {
     self.delayMs = delayMs
     self.qualities = qualities
     self.breaksAt = breaksAt
     self.logits = logits
-    self.later = later ?? logits
   }
 
   func encode(_ image: Planes) async throws -> Encoded {
@@ -39,7 +36,7 @@ actor Grey: Session {
     await work()
     let tokens = [Float(image.mean), Float(encodes)]
     said.append(tokens)
-    return try Encoded(features: image.mean, tokens: tokens, assessment: [-1, -6] + (encodes == 1 ? logits : later))
+    return try Encoded(features: image.mean, tokens: tokens, assessment: [-1, -6] + logits)
   }
 
   func refine(

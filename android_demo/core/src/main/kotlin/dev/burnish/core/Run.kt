@@ -168,8 +168,9 @@ internal class Run(
         val gates = fixed ?: route(routing, said.granularity, logits)
         val beliefs = routing.leaves.indices.associate { routing.leaves[it] to sigmoid(logits[it]) }
         estimates[index] = encoded
-        // What is left of a mixture is not what a specialist learnt from: the method stays that of the picture as it came.
-        val method = seen[index]?.method ?: refiner(routing, fixed ?: beliefs)
+        // What a restoration left is not what a specialist learnt from, so that it takes views of the picture as it came alone.
+        val tile = controller.tiles[index]
+        val method = if (tile.view == tile.iteration) refiner(routing, fixed ?: beliefs) else REFINE
         return Seen(gates, beliefs, method).also { seen[index] = it }
     }
 

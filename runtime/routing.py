@@ -51,7 +51,7 @@ class Prospect(NamedTuple):
 
 # A logit above which what is said of a whole picture is believed (a belief of 0.73); see Routing.likely.
 LIKELY = 1.0
-# See Routing.variance; measured on the embedded `small` (docs/decisions.md).
+# See Routing.variance; measured on `small` when one refiner did all (docs/decisions.md).
 VARIANCE = {"rain": 0.17, "snow": 0.15, "haze": 0.07, "low_light": 0.07, "noise": 0.12, "blur": 0.01, "jpeg": 0.02}
 UNKNOWN_VARIANCE = 0.1
 

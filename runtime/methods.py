@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from .errors import BackendError
 
@@ -36,10 +37,22 @@ def contract(method: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 class Methods(dict[str, T]):
     """A loaded program's methods by name; asking for one that it lacks raises BackendError."""
 
-    def __missing__(self, name: str) -> NoReturn:
-        raise BackendError(
-            f"the program has no method {name}, which the bundle's routing names; export the bundle again"
-        )
+    _later: Mapping[str, Callable[[], T]] = {}
+
+    @classmethod
+    def by_need(cls, names: Iterable[str], load: Callable[[str], T]) -> Methods[T]:
+        """Encode and refine, loaded, and specialists, which load when they are first asked for: few pictures need them all."""
+        methods = cls((name, load(name)) for name in (ENCODE, REFINE))
+        methods._later = {name: partial(load, name) for name in names if name not in methods}
+        return methods
+
+    def __missing__(self, name: str) -> T:
+        if name not in self._later:
+            raise BackendError(
+                f"the program has no method {name}, which the bundle's routing names; export the bundle again"
+            )
+        self[name] = self._later[name]()
+        return self[name]
 
 
 def methods_in(folder: Path, suffix: str) -> tuple[str, ...]:

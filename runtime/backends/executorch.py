@@ -50,9 +50,7 @@ class ExecuTorchSession:
             self._program = Runtime.get().load_program(
                 path, verification=Verification.Minimal, enable_etdump=etdump, data_path=weights
             )
-            self._methods: Methods[Any] = Methods(
-                (name, self._program.load_method(name)) for name in self._program.method_names
-            )
+            self._methods: Methods[Any] = Methods.by_need(self._program.method_names, self._program.load_method)
         except Exception as error:
             files = path if weights is None else f"{path} with {weights.name}"
             raise BackendError(f"ExecuTorch cannot load {files}: {str(error).splitlines()[0]}") from None

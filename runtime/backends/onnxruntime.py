@@ -56,9 +56,9 @@ class OnnxSession:
         # What a provider does not take falls to the CPU.
         providers = [(provider.name, settings), *(["CPUExecutionProvider"] if variant else [])]
         try:
-            self._methods: Methods[Any] = Methods(
-                (name, ort.InferenceSession(str(folder / f"{name}.onnx"), options, providers=providers))
-                for name in methods_in(folder, ".onnx")
+            self._methods: Methods[Any] = Methods.by_need(
+                methods_in(folder, ".onnx"),
+                lambda name: ort.InferenceSession(str(folder / f"{name}.onnx"), options, providers=providers),
             )
         except Exception as error:  # onnxruntime raises its own unrelated types
             raise BackendError(f"ONNX Runtime cannot load {folder}: {str(error).splitlines()[0]}") from None

@@ -31,9 +31,9 @@ class OpenVinoSession:
             # By name: a file that is not ONNX would be offered to every reader of OpenVINO, and one of them (2026.4) leaves
             # the thread without the stack that its signals are handled on, so that the next one ends the process.
             reader: Any = FrontEndManager().load_by_framework("onnx")
-            self._methods: Methods[Any] = Methods(
-                (name, core.compile_model(_read(reader, folder, name), "CPU", options).create_infer_request())
-                for name in methods_in(folder, ".onnx")
+            self._methods: Methods[Any] = Methods.by_need(
+                methods_in(folder, ".onnx"),
+                lambda name: core.compile_model(_read(reader, folder, name), "CPU", options).create_infer_request(),
             )
         except Exception as error:  # openvino raises its own unrelated types
             raise BackendError(f"OpenVINO cannot load {folder}: {str(error).strip().splitlines()[-1]}") from None

@@ -15,6 +15,7 @@ from burnish.runtime import Bundle, backends
 from burnish.runtime.backends.base import Array, Session
 from burnish.runtime.compatibility import matrix
 from burnish.runtime.errors import BackendError
+from burnish.runtime.methods import Methods
 from burnish.runtime.routing import Routing, gate_tensor, given_gates
 from burnish.runtime.run import mean_tokens
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ import ctypes, faulthandler, sys
 from pathlib import Path
 from burnish.runtime import backends
 from burnish.runtime.errors import BackendError
+from burnish.runtime.methods import Methods
 
 class Stack(ctypes.Structure):
     _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
@@ -167,3 +169,22 @@ def test_a_failed_load_leaves_signals_their_stack(tmp_path: Path) -> None:
         [sys.executable, "-c", SIGNAL_STACK, "openvino", str(tmp_path)], capture_output=True, text=True
     )
     assert done.stdout.startswith("kept OpenVINO cannot load"), done.stdout + done.stderr
+
+
+def test_specialists_load_when_they_are_first_asked_for() -> None:
+    loaded: list[str] = []
+
+    def load(name: str) -> str:
+        loaded.append(name)
+        return name.upper()
+
+    methods = Methods.by_need(("encode", "refine", "refine_noise", "refine_blur"), load)
+    assert loaded == ["encode", "refine"]
+    assert [methods["refine_blur"], methods["refine_blur"], methods["refine"]] == [
+        "REFINE_BLUR",
+        "REFINE_BLUR",
+        "REFINE",
+    ]
+    assert loaded == ["encode", "refine", "refine_blur"]
+    with pytest.raises(BackendError, match="no method refine_rain"):
+        methods["refine_rain"]

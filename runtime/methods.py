@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -40,9 +40,9 @@ class Methods(dict[str, T]):
     _later: Mapping[str, Callable[[], T]] = {}
 
     @classmethod
-    def by_need(cls, names: Iterable[str], load: Callable[[str], T]) -> Methods[T]:
+    def by_need(cls, names: Collection[str], load: Callable[[str], T]) -> Methods[T]:
         """Encode and refine, loaded, and specialists, which load when they are first asked for: few pictures need them all."""
-        methods = cls((name, load(name)) for name in (ENCODE, REFINE))
+        methods = cls((name, load(name)) for name in (ENCODE, REFINE) if name in names)
         methods._later = {name: partial(load, name) for name in names if name not in methods}
         return methods
 

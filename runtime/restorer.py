@@ -123,10 +123,8 @@ class Restorer:
         for repetition in range(repetitions + 1):  # the first allocates and says nothing of the cost
             took = (engine.encode_took, engine.refine_took) if repetition else (nothing, nothing)
             encoded = engine.call(lambda: engine.encode(blank), None, took[0])
-            refine(encoded, REFINE, took[1])
-            if not repetition:
-                for method in refiners(engine.routing.specialists)[1:]:
-                    refine(encoded, method, nothing)
+            for method in (REFINE,) if repetition else refiners(engine.routing.specialists):
+                refine(encoded, method, took[1])
 
     def restore(
         self, image: Image, *, progress: Callable[[Update], None] | None = None, **options: Unpack[Options]

@@ -45,9 +45,10 @@ Gates route(const Routing& routing, double granularity, const std::vector<double
 // every round up to the tile's own; none for a picture of one tile.
 std::vector<double> agreed_logits(const Routing& routing, const std::vector<std::vector<double>>& looks,
                                   const std::vector<double>& tile);
+// The method that refines what no specialist does.
+inline constexpr char kRefine[] = "refine";
 // The method that refines a tile which came with these logits: a specialist's where one leaf is believed above 0.5, or as far as
 // `certain` asks, and no other above 0.5; else refine.
-inline constexpr char kRefine[] = "refine";
 std::string refiner(const Routing& routing, const std::vector<double>& logits);
 // Of a tile with these logits. A runner knows no gates that a caller states, and its own open no further than it believes.
 Prospect prospect(const Routing& routing, const std::vector<double>& logits);

@@ -188,3 +188,6 @@ def test_specialists_load_when_they_are_first_asked_for() -> None:
     assert loaded == ["encode", "refine", "refine_blur"]
     with pytest.raises(BackendError, match="no method refine_rain"):
         methods["refine_rain"]
+    assert set(Methods.by_need(("encode", "other"), load)) == {
+        "encode"
+    }  # what lacks refine is for the backend to refuse

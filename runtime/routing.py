@@ -81,7 +81,7 @@ class Routing(BaseModel):
     specialists: tuple[str, ...] = Field(
         default=(), description="leaves with a refiner of their own, for pictures that have nothing else"
     )
-    certain: dict[str, Annotated[float, Field(ge=0.5, lt=1)]] = Field(
+    certain: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(
         default={}, description="belief above which a leaf's specialist is asked, by leaf; 0.5 of others"
     )
     variance: dict[str, float] = Field(
@@ -172,19 +172,15 @@ def token_source(routing: Routing, look: Sequence[float]) -> TokenSource:
 
 
 def refiner(routing: Routing, beliefs: Mapping[str, float]) -> str:
-    """The method that refines a tile: a specialist's where one leaf is believed above 0.5 and no other, else refine.
+    """The method that refines a tile: the specialist's of the likeliest leaf where no other is believed above 0.5, else refine.
 
-    `beliefs`: in leaves of a view of the picture as it came, or the weights of them that a caller stated. `routing.certain` may
-    ask a leaf for more than 0.5.
+    `beliefs`: in leaves of a view of the picture as it came, or the weights of them that a caller stated. A specialist is
+    asked above a belief of 0.5, or what `routing.certain` says of its leaf; of equal beliefs the first is the likeliest.
     """
-    found = [leaf for leaf in routing.leaves if beliefs[leaf] > 0.5]
-    if (
-        len(found) != 1
-        or found[0] not in routing.specialists
-        or beliefs[found[0]] <= routing.certain.get(found[0], 0.5)
-    ):
-        return REFINE
-    return specialist_method(found[0])
+    likeliest = max(routing.leaves, key=beliefs.__getitem__)
+    alone = all(beliefs[leaf] <= 0.5 for leaf in routing.leaves if leaf != likeliest)
+    asked = likeliest in routing.specialists and beliefs[likeliest] > routing.certain.get(likeliest, 0.5)
+    return specialist_method(likeliest) if alone and asked else REFINE
 
 
 def prospect(routing: Routing, degradations: Mapping[str, float], gates: Gates) -> Prospect:

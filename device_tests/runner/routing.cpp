@@ -94,14 +94,16 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<std:
 
 std::string refiner(const Routing& routing, const std::vector<double>& logits) {
   const auto leaves = routing.leaves();
-  std::vector<std::size_t> found;
-  for (std::size_t i = 0; i < leaves.size(); ++i) {
-    if (sigmoid(logits[i]) > 0.5) found.push_back(i);
-  }
-  if (found.size() != 1 || routing.specialists.count(leaves[found[0]]) == 0) return kRefine;
-  const auto least = routing.certain.find(leaves[found[0]]);
-  const bool asked = least == routing.certain.end() || sigmoid(logits[found[0]]) > least->second;
-  return asked ? std::string(kRefine) + "_" + leaves[found[0]] : kRefine;
+  std::vector<double> beliefs;
+  for (const double logit : logits) beliefs.push_back(sigmoid(logit));
+  const auto likeliest = std::max_element(beliefs.begin(), beliefs.end());
+  const auto& leaf = leaves.at(likeliest - beliefs.begin());
+  const auto others = std::count_if(beliefs.begin(), beliefs.end(), [](double belief) { return belief > 0.5; });
+  const bool alone = others == (*likeliest > 0.5 ? 1 : 0);
+  const auto certain = routing.certain.find(leaf);
+  const double least = certain == routing.certain.end() ? 0.5 : certain->second;
+  const bool asked = routing.specialists.count(leaf) > 0 && *likeliest > least;
+  return alone && asked ? std::string(kRefine) + "_" + leaf : kRefine;
 }
 
 // The share of leaves that `Routing::variance` does not name.

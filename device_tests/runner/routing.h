@@ -47,8 +47,8 @@ std::vector<double> agreed_logits(const Routing& routing, const std::vector<std:
                                   const std::vector<double>& tile);
 // The method that refines what no specialist does.
 inline constexpr char kRefine[] = "refine";
-// The method that refines a tile which came with these logits: a specialist's where one leaf is believed above 0.5, or as far as
-// `certain` asks, and no other above 0.5; else refine.
+// The method that refines a tile which came with these logits: the specialist's of the likeliest leaf where that is believed above
+// 0.5, or what `certain` says of it, and no other above 0.5; else refine.
 std::string refiner(const Routing& routing, const std::vector<double>& logits);
 // Of a tile with these logits. A runner knows no gates that a caller states, and its own open no further than it believes.
 Prospect prospect(const Routing& routing, const std::vector<double>& logits);

@@ -308,7 +308,7 @@ ROUTING = {
     "whole": ["haze", "low_light"],
     "uneven": ["low_light"],
     "specialists": ["noise", "rain", "jpeg"],
-    "certain": {"jpeg": 0.9},
+    "certain": {"jpeg": 0.9, "noise": 0.2},
     "variance": {"rain": 0.2, "snow": 0.15, "haze": 0.05, "low_light": 0.08, "noise": 0.12, "blur": 0.01},
 }
 
@@ -378,7 +378,12 @@ def routing() -> dict[str, list[Case]]:
         case("a leaf that has a specialist, alone", -9, logits(noise=1.0)),
         case("two leaves with specialists", -9, logits(noise=6.0, rain=0.1)),
         case("a leaf without a specialist", -9, logits(snow=6.0)),
-        case("a specialist's leaf as likely as not", -9, logits(noise=0.0)),
+        case("a specialist's leaf as likely as not", -9, logits(rain=0.0)),
+        case("a specialist that is asked where its leaf is unlikely", -9, logits(noise=-1.3)),
+        case("a specialist whose leaf is more unlikely than that", -9, logits(noise=-1.5)),
+        case("a likelier leaf bars an unlikely one's specialist", -9, logits(noise=-0.5, blur=-0.4)),
+        case("of leaves as unlikely the first has a specialist", -9, logits(noise=-0.5, blur=-0.5)),
+        case("of leaves as unlikely the first has none", -9, logits(noise=-0.5, low_light=-0.5)),
         case("a specialist that is asked where its leaf is certain", -9, logits(jpeg=2.3)),
         case("a specialist whose leaf is not as certain as asked", -9, logits(jpeg=2.1)),
         case("another leaf that is likely bars a certain one's specialist", -9, logits(jpeg=6.0, blur=0.1)),
@@ -387,7 +392,8 @@ def routing() -> dict[str, list[Case]]:
         case("haze that the look denies leaves rain alone", -9, logits(haze=5.0, rain=6.0), logits()),
         given("a specialist that the caller asks for", {"noise": 1.0}, rain=6.0),
         given("a weight that is not as certain as asked", {"jpeg": 0.8}, jpeg=6.0),
-        given("half a weight asks for no specialist", {"noise": 0.5}, noise=6.0),
+        given("half a weight asks for no specialist", {"rain": 0.5}, rain=6.0),
+        given("a weight that asks for a specialist where little does", {"noise": 0.3}, rain=6.0),
         {"name": "another tree, one gate", "routing": small, "granularity": -1.0, "logits": [2.0, 1.9]},
         {
             "name": "another tree, top wider than the tree",

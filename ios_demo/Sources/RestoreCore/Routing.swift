@@ -155,15 +155,19 @@ public struct Routing: Equatable, Sendable {
   /// The method of a leaf's specialist, which takes and gives what `refine` does.
   static func specialist(_ leaf: String) -> String { "\(refine)_\(leaf)" }
 
-  /// The method that refines a tile: a specialist's where one leaf is believed above 0.5 and no other, else `refine`.
+  /// The method that refines a tile: the specialist's of the likeliest leaf where no other is believed above 0.5, else `refine`.
   ///
-  /// `certain` may ask a leaf for more than 0.5. `beliefs`: in leaves of the picture as it came, or every expert's gate as a caller
-  /// stated it.
+  /// A specialist is asked above a belief of 0.5, or what `certain` says of its leaf; of equal beliefs the leaf that comes first is
+  /// the likeliest. `beliefs`: in leaves of the picture as it came, or every expert's gate as a caller stated it.
   public func refiner(_ beliefs: [Gate]) -> String {
     let leaves = Set(leaves)
-    let found = beliefs.filter { leaves.contains($0.expert) && $0.weight > 0.5 }
-    guard found.count == 1, let alone = found.first, specialists.contains(alone.expert) else { return Self.refine }
-    return alone.weight > certain[alone.expert, default: 0.5] ? Self.specialist(alone.expert) : Self.refine
+    let found = beliefs.filter { leaves.contains($0.expert) }
+    guard let likeliest = found.max(by: { $0.weight < $1.weight }), specialists.contains(likeliest.expert) else {
+      return Self.refine
+    }
+    let alone = found.allSatisfy { $0.weight <= 0.5 || $0.expert == likeliest.expert }
+    let asked = likeliest.weight > certain[likeliest.expert, default: 0.5]
+    return alone && asked ? Self.specialist(likeliest.expert) : Self.refine
   }
 
   static let unknownVariance = 0.1

@@ -121,16 +121,18 @@ fun tokenSource(routing: Routing, look: List<Double>): TokenSource {
 }
 
 /**
- * The method that refines a tile: a specialist's where one leaf is believed above 0.5 and no other, else [REFINE].
+ * The method that refines a tile: the specialist's of the likeliest leaf where no other is believed above 0.5, else [REFINE].
  *
- * [Routing.certain] may ask a leaf for more than 0.5.
+ * A specialist is asked above a belief of 0.5, or what [Routing.certain] says of its leaf; of equal beliefs the leaf that comes first
+ * is the likeliest.
  *
  * @param beliefs in leaves of the picture as it came, or the weights of them that a caller stated
  */
 fun refiner(routing: Routing, beliefs: Map<String, Double>): String {
-    val alone = routing.leaves.singleOrNull { beliefs.getValue(it) > 0.5 }
-    val asked = alone?.takeIf { it in routing.specialists && beliefs.getValue(it) > (routing.certain[it] ?: 0.5) }
-    return asked?.let(::specialistMethod) ?: REFINE
+    val likeliest = routing.leaves.maxBy { beliefs.getValue(it) }
+    val alone = routing.leaves.all { it == likeliest || beliefs.getValue(it) <= 0.5 }
+    val asked = likeliest in routing.specialists && beliefs.getValue(likeliest) > (routing.certain[likeliest] ?: 0.5)
+    return if (alone && asked) specialistMethod(likeliest) else REFINE
 }
 
 // See [Routing.variance].

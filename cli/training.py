@@ -263,7 +263,7 @@ def _fit_detection(student: Student, section: DistillSection, photos: Path, cons
     detection = section.detection
     assert detection is not None
     with counting("fit", console) as show:
-        what, total = ", ".join(detection.leaves), detection.pictures
+        what, total = ", ".join((*detection.leaves, *detection.alone)), detection.pictures
         seed = section.schedule.seed
         fit_detection(student.eval(), photos, section.mixture, detection, seed, lambda done: show(done, total, what))
 

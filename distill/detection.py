@@ -1,8 +1,9 @@
 """When a leaf is present: its logit fitted again at the size of use, once a student is trained.
 
 Training sees small patches, a few at a time; in use whole tiles are assessed, and looks at pictures made small. A logistic
-regression on what the assessing head's hidden units say of thousands of those replaces a leaf's row of its last layer. Nothing
-else of the student moves.
+regression on what the assessing head's hidden units say of thousands of those replaces a leaf's row of its last layer. Where a
+leaf is on a picture alone, a hidden unit that was idle may tell it from what the head averages, and is silent on nearly all
+else. Nothing else of the student moves.
 """
 
 from __future__ import annotations
@@ -20,23 +21,32 @@ from ..runtime.tree import LEAVES
 from .data import STAYING, DegradedPatches, Mixture, list_pictures, to_tensor
 from .recipe import Frozen, check_known
 from .regression import logistic_regression
-from .student import Student
+from .student import Head, Student
+
+# Share of tiles without a leaf that its own unit is silent on.
+SILENT = 0.998
 
 
 class Detection(Frozen):
     """Which leaves are fitted again, and on what."""
 
-    leaves: tuple[str, ...] = Field(min_length=1, description="whose logits are fitted again")
+    leaves: tuple[str, ...] = Field(default=(), description="whose logits are fitted again")
     as_high: tuple[str, ...] = Field(
         default=(), description="of these, whose logits stay as high on the mean as they were where the leaf is present"
+    )
+    alone: tuple[str, ...] = Field(
+        default=(),
+        description="leaves that get a hidden unit of their own, which tells them where nothing else is on a picture",
     )
     pictures: int = Field(default=3000, gt=0, description="degraded pictures, each of which gives a look and a tile")
     tile: int = Field(default=272, ge=64, le=2048, multiple_of=16, description="side of both, the programs' tile")
 
     @model_validator(mode="after")
     def _known(self) -> Detection:
-        check_known(self.leaves, LEAVES)
+        check_known((*self.leaves, *self.alone), LEAVES)
         check_known(self.as_high, self.leaves)
+        if not self.leaves and not self.alone:
+            raise ValueError("nothing to fit: expected `leaves` or `alone`")
         return self
 
 
@@ -44,28 +54,27 @@ class Detection(Frozen):
 def fit_detection(
     student: Student, photos: Path, mixture: Mixture, detection: Detection, seed: int, seen: Callable[[int], None]
 ) -> None:
-    """Fit the logits of `detection.leaves` again on pictures of `photos` under `mixture`; `seen` is told how many there are.
+    """Fit the logits of `detection.leaves` again on pictures of `photos` under `mixture`, and units of those in
+    `detection.alone`; `seen` is told how many pictures there are.
 
     Mild ones count as much as severe ones: a light darkness that is missed costs as much as a deep one. Leaves that a
     picture made small has lost are fitted on tiles alone. Leaves in `detection.as_high` keep the height of their gates, which
     their experts have learnt with. Raises InputError where a leaf is on none or all of the pictures, or not believed where it
-    is to stay as high.
+    is to stay as high, and where no unit is idle.
     """
     head, device = student.encoder.head, next(student.parameters()).device
     scenes = DegradedPatches(list_pictures(photos), mixture, detection.tile, detection.pictures, seed)
-    seen_of: list[Tensor] = []  # of every scene what hidden units say of the look at it, and of a tile
+    averages: list[Tensor] = []  # of every scene what the head sees of the look at it, and of a tile
     severities: list[Tensor] = []
     for number in range(detection.pictures):
         scene = scenes.scene(number)
         tile = scene.degraded[scene.cut(detection.tile, np.random.default_rng([seed, number, 2]))]
-        features = [
-            student.encode(picture[None].to(device)).features
-            for picture in (torch.from_numpy(scene.look), to_tensor(tile))
-        ]
-        seen_of.append(torch.cat([torch.relu(head.hidden(head.pooled(*f))).cpu() for f in features]))
+        for picture in (torch.from_numpy(scene.look), to_tensor(tile)):
+            averages.append(head.pooled(*student.encode(picture[None].to(device)).features))
         severities.append(torch.from_numpy(scene.severities))
         seen(number + 1)
-    hidden, severity = torch.stack(seen_of), torch.stack(severities)
+    pooled, severity = torch.cat(averages).unflatten(0, (-1, 2)), torch.stack(severities)
+    hidden = torch.relu(head.hidden(pooled)).cpu()
     for leaf in detection.leaves:
         column = student.config.leaves.index(leaf)
         # A picture made small has lost its noise and its blur: of these, tiles alone tell.
@@ -88,3 +97,31 @@ def fit_detection(
             weight, bias = weight * before / after, bias * before / after
         head.output.weight[2 + column] = weight.to(device)
         head.output.bias[2 + column] = bias.to(device)
+    for leaf in detection.alone:
+        _give_unit(head, student.config.leaves.index(leaf), leaf, pooled.cpu(), severity)
+
+
+def _give_unit(head: Head, column: int, leaf: str, pooled: Tensor, severity: Tensor) -> None:
+    """Let an idle hidden unit raise a leaf's logit by relu(score − t): the score tells tiles that have this leaf alone from
+    those that do not have it, and t is what but 1 in 500 of these do not reach.
+
+    `pooled`: (pictures, 2, channels), of looks and tiles; `severity`: (pictures, leaves).
+    """
+    alone = (severity[:, column] > 0) & ((severity > 0).sum(1) == 1)
+    without = severity[:, column] == 0
+    if not alone.any() or not without.any():
+        raise InputError(
+            f"{leaf} is alone on {int(alone.sum())} and absent from {int(without.sum())} of {len(severity)} pictures; expected "
+            "some of both: draw more `pictures`, or give it a share in `mixture`"
+        )
+    device = head.hidden.weight.device
+    idle = (head.hidden(pooled.flatten(0, 1).to(device)) <= 0).all(0).nonzero()[:, 0]
+    if not len(idle):
+        raise InputError(f"the assessing head has no idle unit for {leaf}; leave it out of `alone`")
+    tiles, told = pooled[:, 1], alone | without
+    weight, _ = logistic_regression(tiles[told], alone[told].float())
+    unit = idle[0]
+    head.hidden.weight[unit] = weight.to(device)
+    head.hidden.bias[unit] = -(tiles[without] @ weight).quantile(SILENT).to(device)
+    head.output.weight[:, unit] = 0.0
+    head.output.weight[2 + column, unit] = 1.0

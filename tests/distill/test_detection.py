@@ -71,6 +71,43 @@ def test_what_a_picture_made_small_has_lost_is_fitted_on_tiles() -> None:
     assert (logits[severity == 0] > 0).float().mean() < 0.2
 
 
+def test_an_idle_unit_tells_noise_where_it_is_alone_and_nothing_else_moves() -> None:
+    mixture = Mixture(members=(0.4, 0.5, 0.1), leaves={"noise": 2.0, "low_light": 1.0})
+    place, unit = 2 + LEAVES.index("noise"), 5
+    student = read_student(embedded("nano") / "student.safetensors").student.eval()
+    head = student.encoder.head
+    with torch.no_grad():
+        head.output.weight[place] = 0  # what it knew of noise
+        head.hidden.bias[unit] = -1e4
+        head.output.weight[:, unit] = 7.0
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    tiles = DegradedPatches(list_pictures(PHOTOS / "dev"), mixture, 64, 60, 1)
+    batch = [tiles[index] for index in range(60)]
+    severity = torch.stack([sample.severities for sample in batch])
+    pictures = torch.stack([sample.degraded for sample in batch])
+    with torch.no_grad():
+        was = student.encode(pictures).assessment
+        fit_detection(
+            student, PHOTOS / "train", mixture, Detection(alone=("noise",), pictures=100, tile=64), 0, lambda _: None
+        )
+        said = student.encode(pictures).assessment
+    others = torch.arange(said.shape[1]) != place
+    assert torch.equal(said[:, others], was[:, others])
+    raised = (said - was)[:, place]
+    noise = severity[:, place - 2]
+    assert (raised >= 0).all()
+    assert (raised[noise == 0] == 0).float().mean() > 0.9
+    assert (raised[(noise > 0.3) & ((severity > 0).sum(1) == 1)] > 0).float().mean() > 0.8
+    for name, value in student.state_dict().items():
+        moved = (value != before[name]).nonzero()
+        if name.startswith("encoder.head.hidden"):
+            assert moved[:, 0].unique().tolist() == [unit]
+        elif name == "encoder.head.output.weight":
+            assert moved[:, 1].unique().tolist() == [unit]
+        else:
+            assert not len(moved), name
+
+
 def test_a_leaf_stays_as_high_as_it_was_where_it_is_present() -> None:
     pictures = DegradedPatches(list_pictures(PHOTOS / "train"), DARK, 64, 40, 0)
     scenes = [pictures.scene(number) for number in range(40)]
@@ -119,6 +156,10 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         Detection(leaves=("fog",))
     with pytest.raises(ValidationError, match="unknown leaf 'haze'; expected some of rain"):
         Detection(leaves=("rain",), as_high=("haze",))
+    with pytest.raises(ValidationError, match="expected `leaves` or `alone`"):
+        Detection()
+    with pytest.raises(ValidationError, match="unknown leaf 'fog'; expected some of rain"):
+        Detection(alone=("fog",))
     with pytest.raises(ValidationError, match="`detection` is of students"):
         DistillSection(model="sipl-promptir-s", photos="x", detection=Detection(leaves=("haze",)))
     detection = Detection(leaves=("haze",), pictures=3, tile=64)
@@ -130,3 +171,13 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     detection = Detection(leaves=("low_light",), as_high=("low_light",), pictures=12, tile=64)
     with pytest.raises(InputError, match=r"low_light has logits of .* expected both above 0"):
         fit_detection(untrained, PHOTOS / "train", DARK, detection, 0, lambda _: None)
+    with pytest.raises(InputError, match="haze is alone on 0 and absent from 12 of 12 pictures"):
+        fit_detection(
+            untrained, PHOTOS / "train", DARK, Detection(alone=("haze",), pictures=12, tile=64), 0, lambda _: None
+        )
+    with torch.no_grad():
+        untrained.encoder.head.hidden.bias.fill_(1e4)
+    with pytest.raises(InputError, match="no idle unit for low_light; leave it out of `alone`"):
+        fit_detection(
+            untrained, PHOTOS / "train", DARK, Detection(alone=("low_light",), pictures=12, tile=64), 0, lambda _: None
+        )

@@ -103,7 +103,8 @@ class DistillSection(Frozen):
     )
     stored: Stored = Field(default="fp16", description="what the weights' file holds; int8: codes in large layers")
     detection: Detection | None = Field(
-        default=None, description="leaves whose logits are fitted again at the size of use, once the student is trained"
+        default=None,
+        description="leaves told by logits fitted again, or by units of their own, at the size of use, once it is trained",
     )
 
     @model_validator(mode="after")

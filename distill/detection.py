@@ -3,7 +3,7 @@
 Training sees small patches, a few at a time; in use whole tiles are assessed, and looks at pictures made small. A logistic
 regression on what the assessing head's hidden units say of thousands of those replaces a leaf's row of its last layer. Where a
 leaf is on a picture alone, a hidden unit that was idle may tell it from what the head averages, and is silent on nearly all
-else. Nothing else of the student moves.
+that does not have it. Nothing else of the student moves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..runtime.tree import LEAVES
 from .data import STAYING, DegradedPatches, Mixture, list_pictures, to_tensor
 from .recipe import Frozen, check_known
 from .regression import logistic_regression
-from .student import Head, Student
+from .student import HIDDEN, Head, Student
 
 # Share of tiles without a leaf that its own unit is silent on.
 SILENT = 0.998
@@ -60,7 +60,7 @@ def fit_detection(
     Mild ones count as much as severe ones: a light darkness that is missed costs as much as a deep one. Leaves that a
     picture made small has lost are fitted on tiles alone. Leaves in `detection.as_high` keep the height of their gates, which
     their experts have learnt with. Raises InputError where a leaf is on none or all of the pictures, or not believed where it
-    is to stay as high, and where no unit is idle.
+    is to stay as high; and where one of `alone` is alone on none or absent from none, or no unit is idle.
     """
     head, device = student.encoder.head, next(student.parameters()).device
     scenes = DegradedPatches(list_pictures(photos), mixture, detection.tile, detection.pictures, seed)
@@ -103,7 +103,7 @@ def fit_detection(
 
 def _give_unit(head: Head, column: int, leaf: str, pooled: Tensor, severity: Tensor) -> None:
     """Let an idle hidden unit raise a leaf's logit by relu(score − t): the score tells tiles that have this leaf alone from
-    those that do not have it, and t is what but 1 in 500 of these do not reach.
+    those that do not have it, and t is what all but 1 in 500 of these stay below.
 
     `pooled`: (pictures, 2, channels), of looks and tiles; `severity`: (pictures, leaves).
     """
@@ -115,7 +115,8 @@ def _give_unit(head: Head, column: int, leaf: str, pooled: Tensor, severity: Ten
             "some of both: draw more `pictures`, or give it a share in `mixture`"
         )
     device = head.hidden.weight.device
-    idle = (head.hidden(pooled.flatten(0, 1).to(device)) <= 0).all(0).nonzero()[:, 0]
+    # Units behind these belong to leaves that were added, and are silent on what the student knows.
+    idle = (head.hidden(pooled.flatten(0, 1).to(device)) <= 0).all(0)[:HIDDEN].nonzero()[:, 0]
     if not len(idle):
         raise InputError(f"the assessing head has no idle unit for {leaf}; leave it out of `alone`")
     tiles, told = pooled[:, 1], alone | without

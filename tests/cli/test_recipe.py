@@ -40,6 +40,7 @@ def test_training_needs_nothing_that_only_exports_need() -> None:
         ("distill: {photos: p, model: nafnet, start: [a, b]}", "a list in `start` is of students"),
         ("distill: {photos: p, start: []}", "at least one"),
         ("distill: {photos: p, stored: int8, frozen: [encoder]}", "`stored: int8` rounds all of the student"),
+        ("routing: {certain: {jpeg: 0}}", "routing.certain.jpeg: Input should be greater than 0"),
         ("routing: {certain: {jpeg: 1.5}}", "routing.certain.jpeg: Input should be less than 1"),
         ("routing: {specialists: [noise]}", "routing: Value error, `specialists` come with the weights"),
         ("export: {tile: 200}", "multiple of 16"),

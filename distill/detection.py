@@ -21,7 +21,7 @@ from ..runtime.tree import LEAVES
 from .data import STAYING, DegradedPatches, Mixture, list_pictures, to_tensor
 from .recipe import Frozen, check_known
 from .regression import logistic_regression
-from .student import HIDDEN, Head, Student
+from .student import HIDDEN, Student
 
 # Share of tiles without a leaf that its own unit is silent on.
 SILENT = 0.998
@@ -47,6 +47,10 @@ class Detection(Frozen):
         check_known(self.as_high, self.leaves)
         if not self.leaves and not self.alone:
             raise ValueError("nothing to fit: expected `leaves` or `alone`")
+        if looked := [leaf for leaf in self.alone if leaf in STAYING]:
+            raise ValueError(
+                f"`alone` is of leaves that tiles tell; a look tells {', '.join(looked)}: name it in `leaves`"
+            )
         return self
 
 
@@ -76,10 +80,10 @@ def fit_detection(
     pooled, severity = torch.cat(averages).unflatten(0, (-1, 2)), torch.stack(severities)
     hidden = torch.relu(head.hidden(pooled)).cpu()
     for leaf in detection.leaves:
-        column = student.config.leaves.index(leaf)
+        row = 2 + student.config.leaves.index(leaf)
         # A picture made small has lost its noise and its blur: of these, tiles alone tell.
         told = hidden if leaf in STAYING else hidden[:, 1:]
-        inputs, present = told.flatten(0, 1), (severity[:, column] > 0).repeat_interleave(told.shape[1])
+        inputs, present = told.flatten(0, 1), (severity[:, LEAVES.index(leaf)] > 0).repeat_interleave(told.shape[1])
         if present.all() or not present.any():
             raise InputError(
                 f"{leaf} is on {int(present.sum())} of {len(present)} pictures; expected some with and some without: "
@@ -87,42 +91,38 @@ def fit_detection(
             )
         weight, bias = logistic_regression(inputs, present.float())
         if leaf in detection.as_high:
-            row = head.output.weight[2 + column].cpu(), head.output.bias[2 + column].cpu()
-            before, after = ((inputs[present] @ w + b).mean() for w, b in (row, (weight, bias)))
+            last = head.output.weight[row].cpu(), head.output.bias[row].cpu()
+            before, after = ((inputs[present] @ w + b).mean() for w, b in (last, (weight, bias)))
             if min(before, after) <= 0:
                 raise InputError(
                     f"{leaf} has logits of {before:.1f} before and {after:.1f} after on the mean where it is present; expected "
                     "both above 0 of a leaf that stays as high: leave it out of `as_high`"
                 )
             weight, bias = weight * before / after, bias * before / after
-        head.output.weight[2 + column] = weight.to(device)
-        head.output.bias[2 + column] = bias.to(device)
+        head.output.weight[row] = weight.to(device)
+        head.output.bias[row] = bias.to(device)
+    # Units behind the shared ones belong to leaves that were added, and are silent on what the student knows.
+    idle = (hidden == 0).flatten(0, 1).all(0)[:HIDDEN].nonzero()[:, 0].tolist()
     for leaf in detection.alone:
-        _give_unit(head, student.config.leaves.index(leaf), leaf, pooled.cpu(), severity)
+        weight, threshold = _tell_alone(leaf, pooled[:, 1].cpu(), severity)
+        if not idle:
+            raise InputError(f"the assessing head has no idle unit for {leaf}; leave it out of `alone`")
+        head.let_tell(idle.pop(0), 2 + student.config.leaves.index(leaf), weight, threshold)
 
 
-def _give_unit(head: Head, column: int, leaf: str, pooled: Tensor, severity: Tensor) -> None:
-    """Let an idle hidden unit raise a leaf's logit by relu(score − t): the score tells tiles that have this leaf alone from
-    those that do not have it, and t is what all but 1 in 500 of these stay below.
+def _tell_alone(leaf: str, tiles: Tensor, severity: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (channels,) of a score that tells tiles with this leaf alone from those without it, and the threshold that all but
+    1 in 500 of these stay below.
 
-    `pooled`: (pictures, 2, channels), of looks and tiles; `severity`: (pictures, leaves).
+    `tiles`: what the head sees of them, (pictures, channels); `severity`: (pictures, leaves).
     """
-    alone = (severity[:, column] > 0) & ((severity > 0).sum(1) == 1)
-    without = severity[:, column] == 0
+    own = severity[:, LEAVES.index(leaf)]
+    alone, without = (own > 0) & ((severity > 0).sum(1) == 1), own == 0
     if not alone.any() or not without.any():
         raise InputError(
             f"{leaf} is alone on {int(alone.sum())} and absent from {int(without.sum())} of {len(severity)} pictures; expected "
             "some of both: draw more `pictures`, or give it a share in `mixture`"
         )
-    device = head.hidden.weight.device
-    # Units behind these belong to leaves that were added, and are silent on what the student knows.
-    idle = (head.hidden(pooled.flatten(0, 1).to(device)) <= 0).all(0)[:HIDDEN].nonzero()[:, 0]
-    if not len(idle):
-        raise InputError(f"the assessing head has no idle unit for {leaf}; leave it out of `alone`")
-    tiles, told = pooled[:, 1], alone | without
+    told = alone | without
     weight, _ = logistic_regression(tiles[told], alone[told].float())
-    unit = idle[0]
-    head.hidden.weight[unit] = weight.to(device)
-    head.hidden.bias[unit] = -(tiles[without] @ weight).quantile(SILENT).to(device)
-    head.output.weight[:, unit] = 0.0
-    head.output.weight[2 + column, unit] = 1.0
+    return weight, (tiles[without] @ weight).quantile(SILENT)

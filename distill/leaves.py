@@ -81,9 +81,7 @@ def fit_leaf(student: Student, leaf: str, pairs: Pairs, known: Heads) -> None:
         )
     slope = -CLOSED / (HALFWAY * (low - highest))
     unit, row = leaf_units(student.config, leaf, ENCODER_UNITS).start, 2 + student.config.leaves.index(leaf)
-    head.hidden.weight[unit] = slope * weight
-    head.hidden.bias[unit] = -slope * highest
-    head.output.weight[row, unit] = 1.0
+    head.let_tell(unit, row, slope * weight, slope * highest)
 
 
 @torch.no_grad()

@@ -146,6 +146,14 @@ class Head(nn.Module):
     def forward(self, *features: Tensor) -> Tensor:
         return self.output(torch.relu(self.hidden(self.pooled(*features))))
 
+    @torch.no_grad()
+    def let_tell(self, unit: int, output: int, weight: Tensor, threshold: Tensor) -> None:
+        """Let a hidden unit raise one output and no other, by relu(weight · averages − threshold)."""
+        self.hidden.weight[unit] = weight
+        self.hidden.bias[unit] = -threshold
+        self.output.weight[:, unit] = 0.0
+        self.output.weight[output, unit] = 1.0
+
 
 class Fusion(nn.Module):
     """Evidence and estimate of one scale, each through its own 1×1 convolution, added."""

@@ -178,7 +178,7 @@ def refiner(routing: Routing, beliefs: Mapping[str, float]) -> str:
     asked above a belief of 0.5, or what `routing.certain` says of its leaf; of equal beliefs the first is the likeliest.
     """
     likeliest = max(routing.leaves, key=beliefs.__getitem__)
-    alone = all(beliefs[leaf] <= 0.5 for leaf in routing.leaves if leaf != likeliest)
+    alone = sum(beliefs[leaf] > 0.5 for leaf in routing.leaves) <= 1
     asked = likeliest in routing.specialists and beliefs[likeliest] > routing.certain.get(likeliest, 0.5)
     return specialist_method(likeliest) if alone and asked else REFINE
 

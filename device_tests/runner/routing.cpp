@@ -98,8 +98,7 @@ std::string refiner(const Routing& routing, const std::vector<double>& logits) {
   for (const double logit : logits) beliefs.push_back(sigmoid(logit));
   const auto likeliest = std::max_element(beliefs.begin(), beliefs.end());
   const auto& leaf = leaves.at(likeliest - beliefs.begin());
-  const auto others = std::count_if(beliefs.begin(), beliefs.end(), [](double belief) { return belief > 0.5; });
-  const bool alone = others == (*likeliest > 0.5 ? 1 : 0);
+  const bool alone = std::count_if(beliefs.begin(), beliefs.end(), [](double belief) { return belief > 0.5; }) <= 1;
   const auto certain = routing.certain.find(leaf);
   const double least = certain == routing.certain.end() ? 0.5 : certain->second;
   const bool asked = routing.specialists.count(leaf) > 0 && *likeliest > least;

@@ -394,6 +394,8 @@ def routing() -> dict[str, list[Case]]:
         given("a weight that is not as certain as asked", {"jpeg": 0.8}, jpeg=6.0),
         given("half a weight asks for no specialist", {"rain": 0.5}, rain=6.0),
         given("a weight that asks for a specialist where little does", {"noise": 0.3}, rain=6.0),
+        given("a weight as certain as asked is not more", {"noise": 0.2}, rain=6.0),
+        given("a parent's weight bars no specialist", {"exposure": 1.0, "noise": 0.3}),
         {"name": "another tree, one gate", "routing": small, "granularity": -1.0, "logits": [2.0, 1.9]},
         {
             "name": "another tree, top wider than the tree",

@@ -172,13 +172,15 @@ def test_what_cannot_be_fitted_is_refused() -> None:
     detection = Detection(leaves=("low_light",), as_high=("low_light",), pictures=12, tile=64)
     with pytest.raises(InputError, match=r"low_light has logits of .* expected both above 0"):
         fit_detection(untrained, PHOTOS / "train", DARK, detection, 0, lambda _: None)
-    with pytest.raises(InputError, match="haze is alone on 0 and absent from 12 of 12 pictures"):
+    with pytest.raises(ValidationError, match="a look tells haze: name it in `leaves`"):
+        Detection(alone=("noise", "haze"))
+    with pytest.raises(InputError, match="rain is alone on 0 and absent from 12 of 12 pictures"):
         fit_detection(
-            untrained, PHOTOS / "train", DARK, Detection(alone=("haze",), pictures=12, tile=64), 0, lambda _: None
+            untrained, PHOTOS / "train", DARK, Detection(alone=("rain",), pictures=12, tile=64), 0, lambda _: None
         )
     with torch.no_grad():
         untrained.encoder.head.hidden.bias.fill_(1e4)
-    with pytest.raises(InputError, match="no idle unit for low_light; leave it out of `alone`"):
+    with pytest.raises(InputError, match="no idle unit for noise; leave it out of `alone`"):
         fit_detection(
-            untrained, PHOTOS / "train", DARK, Detection(alone=("low_light",), pictures=12, tile=64), 0, lambda _: None
+            untrained, PHOTOS / "train", DARK, Detection(alone=("noise",), pictures=12, tile=64), 0, lambda _: None
         )

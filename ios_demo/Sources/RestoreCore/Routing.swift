@@ -84,6 +84,9 @@ public struct Routing: Equatable, Sendable {
     guard !tree.isEmpty, tree.allSatisfy({ !$0.leaves.isEmpty }), Set(names).count == names.count else {
       throw RestoreError.bundle("routing.tree needs different names, and leaves under every parent")
     }
+    guard certain.values.allSatisfy({ $0 > 0 && $0 < 1 }) else {
+      throw RestoreError.bundle("routing.certain needs numbers between 0 and 1")
+    }
     guard softness > 0, top > 0 else { throw RestoreError.bundle("routing's softness and top must be above 0") }
   }
 
@@ -165,7 +168,7 @@ public struct Routing: Equatable, Sendable {
     guard let likeliest = found.max(by: { $0.weight < $1.weight }), specialists.contains(likeliest.expert) else {
       return Self.refine
     }
-    let alone = found.allSatisfy { $0.weight <= 0.5 || $0.expert == likeliest.expert }
+    let alone = found.filter { $0.weight > 0.5 }.count <= 1
     let asked = likeliest.weight > certain[likeliest.expert, default: 0.5]
     return alone && asked ? Self.specialist(likeliest.expert) : Self.refine
   }

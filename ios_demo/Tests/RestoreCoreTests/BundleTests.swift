@@ -42,7 +42,7 @@ struct BundleTests {
     (#""bytes": 3"#, #""bytes": -3"#), ("ba7816bf", "BA7816BF"), (#""precision": "fp16""#, #""precision": "../x""#),
     (#""rank": 4"#, #""rank": 0"#), (#""softness": 0.7"#, #""softness": 0"#), (#""snow", "haze""#, #""rain", "haze""#),
     (#""top": 4"#, #""top": 4, "variance": {"rain": "much"}"#), (#""top": 4"#, #""top": 4, "likely": {"haze": "often"}"#),
-    (#""top": 4"#, #""top": 4, "certain": {"noise": "quite"}"#),
+    (#""top": 4"#, #""top": 4, "certain": {"noise": "quite"}"#), (#""top": 4"#, #""top": 4, "certain": {"noise": 0}"#),
     (#""routing""#, #""roads""#), ("}]}]}", "}]}]"),
     (#""licence""#, "\u{1}"),
   ])

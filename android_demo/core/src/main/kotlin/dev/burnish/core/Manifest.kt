@@ -74,6 +74,8 @@ data class Manifest(
             val default = Routing(tree)
             val softness = if ("softness" in fields) fields.number("softness") else default.softness
             if (softness <= 0) fields.fail("softness", "$softness, expected a number above 0")
+            val certain = fields.map("certain") { values, name -> values.number(name) }
+            if (certain.values.any { it <= 0 || it >= 1 }) fields.fail("certain", "$certain, expected numbers between 0 and 1")
             return Routing(
                 tree = tree,
                 threshold = if ("threshold" in fields) fields.number("threshold") else default.threshold,
@@ -85,7 +87,7 @@ data class Manifest(
                 lookTokens = if ("look_tokens" in fields) fields.texts("look_tokens").toSet() else default.lookTokens,
                 meanTokens = if ("mean_tokens" in fields) fields.texts("mean_tokens").toSet() else default.meanTokens,
                 specialists = if ("specialists" in fields) fields.texts("specialists").toSet() else default.specialists,
-                certain = fields.map("certain") { values, name -> values.number(name) },
+                certain = certain,
                 variance = fields.map("variance") { values, name -> values.number(name) },
             )
         }

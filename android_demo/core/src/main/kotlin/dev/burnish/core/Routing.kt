@@ -130,7 +130,7 @@ fun tokenSource(routing: Routing, look: List<Double>): TokenSource {
  */
 fun refiner(routing: Routing, beliefs: Map<String, Double>): String {
     val likeliest = routing.leaves.maxBy { beliefs.getValue(it) }
-    val alone = routing.leaves.all { it == likeliest || beliefs.getValue(it) <= 0.5 }
+    val alone = routing.leaves.count { beliefs.getValue(it) > 0.5 } <= 1
     val asked = likeliest in routing.specialists && beliefs.getValue(likeliest) > (routing.certain[likeliest] ?: 0.5)
     return if (alone && asked) specialistMethod(likeliest) else REFINE
 }

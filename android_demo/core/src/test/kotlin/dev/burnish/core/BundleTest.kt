@@ -175,8 +175,10 @@ class BundleTest {
     @Test
     fun beliefsThatSpecialistsAskForAreNumbersByLeaf() {
         val routing = manifest.getAsJsonObject("routing")
-        routing.add("certain", JsonParser.parseString("""{"blur": "quite"}"""))
-        assertRefused("certain") { open() }
+        for (belief in listOf("\"quite\"", "0", "1")) {
+            routing.add("certain", JsonParser.parseString("""{"blur": $belief}"""))
+            assertRefused("certain") { open() }
+        }
         routing.add("certain", JsonParser.parseString("""{"blur": 0.9}"""))
         assertEquals(mapOf("blur" to 0.9), open().manifest.routing.certain)
     }

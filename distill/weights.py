@@ -23,10 +23,10 @@ from .teachers.protocol import Size, Teacher
 from .teachers.registry import TEACHERS, create, find
 from .teachers.student import StudentTeacher
 
-# What a file holds weights as. int8: of large layers codes, of which 32 neighbours in a filter share a reach, and a weight is
+# What a file holds weights as. int8: of large layers codes, of which 64 neighbours in a filter share a reach, and a weight is
 # its code times that / 127 (as in GGML's Q8_0); small layers weigh little and are felt more, so that they have 16 bits.
 Stored = Literal["fp32", "fp16", "int8"]
-LARGE, LARGEST_CODE, BLOCK = 65536, 127, 32
+LARGE, LARGEST_CODE, BLOCK = 65536, 127, 64
 REACH = ".reach"
 # The teacher that a student's file makes.
 STUDENT_TEACHER = "sipl-student"

@@ -23,10 +23,12 @@ from .teachers.protocol import Size, Teacher
 from .teachers.registry import TEACHERS, create, find
 from .teachers.student import StudentTeacher
 
-# What a file holds weights as. int8: of large layers codes, of which 64 neighbours in a filter share a reach, and a weight is
+# What a file holds weights as. int8: of large layers codes, of which neighbours in a filter share a reach, and a weight is
 # its code times that / 127 (as in GGML's Q8_0); small layers weigh little and are felt more, so that they have 16 bits.
 Stored = Literal["fp32", "fp16", "int8"]
-LARGE, LARGEST_CODE, BLOCK = 65536, 127, 64
+LARGE, LARGEST_CODE = 65536, 127
+# How many neighbours share one: the first that divides the filter.
+BLOCKS = (64, 32)
 REACH = ".reach"
 # The teacher that a student's file makes.
 STUDENT_TEACHER = "sipl-student"
@@ -153,8 +155,9 @@ def _save(module: nn.Module, metadata: dict[str, str], path: Path, stored: Store
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     if stored == "int8":
         for name, value in list(tensors.items()):
-            if value.is_floating_point() and value.numel() >= LARGE and value[0].numel() % BLOCK == 0:
-                blocks = value.reshape(-1, BLOCK)
+            block = next((block for block in BLOCKS if value.numel() >= LARGE and value[0].numel() % block == 0), None)
+            if value.is_floating_point() and block is not None:
+                blocks = value.reshape(-1, block)
                 reach = blocks.abs().amax(1).half()
                 if reach.isfinite().all():
                     tensors |= {name: to_codes(blocks, reach).view_as(value), name + REACH: reach}
@@ -202,9 +205,10 @@ def _decoded(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     weights = dict(tensors)
     for name in [name for name, value in tensors.items() if value.dtype == torch.int8]:
         codes, reach = tensors[name], weights.pop(name + REACH, None)
-        if reach is None or not reach.is_floating_point() or reach.shape != (codes.numel() / BLOCK,):
+        shapes = [(codes.numel() / block,) for block in BLOCKS]
+        if reach is None or not reach.is_floating_point() or reach.shape not in shapes:
             raise InputError(f"{path}: the codes of {name} have no reach that fits; expected burnish weights")
-        weights[name] = (codes.reshape(-1, BLOCK) / LARGEST_CODE * reach[:, None]).view_as(codes).half().float()
+        weights[name] = (codes.reshape(len(reach), -1) / LARGEST_CODE * reach[:, None]).view_as(codes).half().float()
     return weights
 
 

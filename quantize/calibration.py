@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..distill.data import Mixture, list_pictures, to_tensor
 from ..distill.degradations import KINDS, degrade
-from ..distill.distillation import own_gates, tokens_by_look
-from ..distill.student import Student
+from ..distill.distillation import tokens_by_look
+from ..distill.student import Encoded, Student
 from ..runtime.methods import specialist_method
 from ..runtime.pictures import read
-from ..runtime.routing import Routing
+from ..runtime.routing import Routing, gate_tensor, route
 from ..runtime.tiles import TilePlan, cut, make_small, plan_tiles, to_program
 from ..runtime.tree import LEAVES
 from .config import QuantizeConfig
@@ -52,7 +52,7 @@ def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, co
             estimate = student.encode(current)
             original = original or estimate
             samples["encode"].append((current,))
-            gates = own_gates(routing, estimate.assessment, student.config.rank)
+            gates = _gates(estimate, routing, student.config.rank)
             if looked is not None:
                 estimate = estimate._replace(
                     tokens=tokens_by_look(routing, estimate.tokens, looked.assessment, looked.tokens)
@@ -61,12 +61,17 @@ def draw_samples(student: Student, routing: Routing, photos: Path, tile: int, co
             current = student.refine(current, original, estimate, gates)[0].clamp(0, 1)
     for leaf in student.config.specialists:
         samples[specialist_method(leaf)] = [
-            (picture, *seen.features, *seen.features[1:], seen.tokens, gates)
+            (picture, *seen.features, *seen.features[1:], seen.tokens, _gates(seen, routing, student.config.rank))
             for picture in _alone(leaf, paths, tile, config)
             for seen in (student.encode(picture),)
-            for gates in (own_gates(routing, seen.assessment, student.config.rank),)
         ]
     return samples
+
+
+def _gates(seen: Encoded, routing: Routing, rank: int) -> Tensor:
+    """The gates that an assessment opens, as refine takes them."""
+    assessment = [float(v) for v in seen.assessment[0]]
+    return torch.from_numpy(gate_tensor(routing, route(routing, assessment[1], assessment[2:]), rank))
 
 
 def _alone(leaf: str, paths: Sequence[Path], tile: int, config: QuantizeConfig) -> Iterator[Tensor]:

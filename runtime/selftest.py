@@ -15,8 +15,8 @@ from .errors import BundleError
 from .methods import refiners
 
 INPUTS = "tests/inputs.safetensors"
-# Of an answer every seventh pixel along both axes is kept: a forty-ninth of the bytes, with pixels of every phase of what a program
-# makes by strides of two.
+# Of an answer every seventh pixel along both axes is kept: a forty-ninth of the bytes, with pixels of every phase of what a
+# program makes by strides of two.
 STRIDE = 7
 
 

@@ -19,7 +19,7 @@ from burnish.distill.teachers.protocol import Teacher
 from burnish.distill.teachers.registry import create
 from burnish.distill.training import train
 from burnish.distill.weights import BLOCKS, Trained, halved, load_teacher, read_student, save_student
-from burnish.runtime.bundle import Provenance, embedded
+from burnish.runtime.bundle import EMBEDDED_TEACHER, Provenance, embedded
 from burnish.runtime.bundle import Teacher as Origin
 from burnish.runtime.errors import InputError
 from burnish.runtime.pictures import read
@@ -305,6 +305,15 @@ def test_a_file_of_codes_is_smaller_and_near(tmp_path: Path) -> None:
         student.encoder.level3[0].conv1.weight[0, 0, 0, 0] = 1e5
     save_student(Trained(student), files[1], "int8")
     assert read_student(files[1]).student.encoder.level3[0].conv1.weight[0, 0, 0, 0] == 1e5
+
+
+def test_the_embedded_teachers_codes_are_what_is_written_of_them(tmp_path: Path) -> None:
+    save_student(read_student(EMBEDDED_TEACHER), tmp_path / "again.safetensors", "int8")
+    again, embedded_file = load_file(tmp_path / "again.safetensors"), load_file(EMBEDDED_TEACHER)
+    name = "refiner.level3.0.conv1.weight"
+    assert embedded_file[name].numel() == BLOCKS[0] * embedded_file[f"{name}.reach"].numel()
+    assert again.keys() == embedded_file.keys()
+    assert all(torch.equal(again[key], value) for key, value in embedded_file.items())
 
 
 def test_a_students_file_has_one_order(tmp_path: Path) -> None:
